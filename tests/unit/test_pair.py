@@ -1,12 +1,59 @@
-"""What a method or mask may ask of the vocabulary that student and teacher share."""
+"""Models are loaded once; what a method or mask may ask of the vocabulary that they share."""
 
 from __future__ import annotations
 
-import pytest
+from collections import Counter
+from pathlib import Path
+from typing import Any
 
-from opdlab.configuration.loader import load_experiment
+import pytest
+from end_to_end.laboratory import Laboratory
+from transformers import AutoModelForCausalLM
+
+from opdlab.configuration.loader import load_experiment, with_values
 from opdlab.errors import ConfigError
-from opdlab.training.pair import require_within
+from opdlab.training.pair import Kept, require_within
+from opdlab.training.run import pair_to_train, train
+
+
+def test_a_training_takes_teachers_from_the_one_before_and_a_student_of_its_own(
+    tmp_path: Path, store: Path
+) -> None:
+    laboratory = Laboratory(tmp_path / "laboratory", store)
+    specialist = {"path": str(laboratory.student), "domains": ["math/*"]}
+    config = load_experiment(laboratory.write(specialists=[specialist], method__support="sampled"))
+    kept: Kept = {}
+    first = pair_to_train(config, kept)
+    again = pair_to_train(with_values(config, {"seed": 4}), kept)
+    assert again.student is not first.student
+    assert again.teacher is first.teacher
+    assert again.specialists == first.specialists
+    sharded = pair_to_train(with_values(config, {"training.strategy": "fsdp"}), kept)
+    assert sharded.teacher is first.teacher
+    assert not kept  # it will hold parts
+    other = pair_to_train(with_values(config, {"teacher.path": str(laboratory.student)}), kept)
+    assert other.teacher is not other.student
+    assert len(kept) == 2
+    pair_to_train(config, kept)
+    assert not {id(other.teacher)} & {id(model) for model, _ in kept.values()}
+
+
+def test_a_command_loads_each_model_once_for_its_references_and_its_training(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: Counter[str] = Counter()
+    load = AutoModelForCausalLM.from_pretrained
+
+    def counted(**options: Any) -> Any:
+        loaded[Path(options["pretrained_model_name_or_path"]).name] += 1
+        return load(**options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", counted)
+    laboratory = Laboratory(tmp_path / "laboratory", store)
+    small = {"training__steps": 1, "training__prompts_per_step": 1, "rollout__max_new_tokens": 2}
+    file = laboratory.write(**small, evaluation__references=["student", "teacher"])
+    train(load_experiment(file))
+    assert loaded == {"teacher": 1, "student": 1}
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,6 @@ from opdlab.training import (
     Session,
     follow_group,
     give_up,
-    load_pair,
     measure_reference,
     rank,
     train_one,
@@ -155,10 +154,9 @@ def run_references(config: Experiment, folder: Path, sweep_run: str) -> None:
     )
     with StopRequest() as stop:
         session = Session(Group(folder), client, experiment, sweep_run, stop)
-        pair = load_pair(config)
         for reference in config.evaluation.references:
             session.schedule(reference, {"opdlab.role": "reference"})
-            measure_reference(session, config, pair, reference)
+            measure_reference(session, config, reference)
 
 
 def main() -> None:

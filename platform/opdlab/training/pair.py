@@ -30,6 +30,9 @@ from opdlab.training.teachers import contexts, make_scorer
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 """A model with its tokenizer."""
 
+Kept = dict[str, Loaded]
+"""Models in memory, each by what its section of the experiment says."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -89,12 +92,17 @@ class Pair:
 
 
 def load_pair(
-    config: Experiment, student: Loaded | None = None, teacher: Loaded | None = None
+    config: Experiment,
+    student: Loaded | None = None,
+    teacher: Loaded | None = None,
+    kept: Kept | None = None,
 ) -> Pair:
     """Load all models and refuse teachers whose vocabulary differs from the student's.
 
     Args:
         student, teacher: in place of those that the experiment names.
+        kept: models of the pair before, of which those are used that this one has as well; then its own.
+            Whoever changes one takes it out.
 
     Raises:
         ModelError: a model cannot be loaded, the pair does not fit together, or the optimizer's library is
@@ -109,20 +117,31 @@ def load_pair(
             "leave one of them out"
         )
     given = student is not None or teacher is not None
-    own, tokenizer = student or load_source(config.student)
+    kept = {} if kept is None else kept
+    sources = (config.student, config.teacher, *config.specialists)
+    for other in kept.keys() - set(map(repr, sources)):
+        del kept[other]
+    own, tokenizer = student or _loaded(config.student, kept)
     if config.one_model and not given:
         teacher = adapters.twin(own), tokenizer
-    return _fitting(config, (own, tokenizer), teacher or load_source(config.teacher))
+    return _fitting(config, (own, tokenizer), teacher or _loaded(config.teacher, kept), kept)
 
 
-def _fitting(config: Experiment, trained: Loaded, taught: Loaded) -> Pair:
+def _loaded(source: Model, kept: Kept) -> Loaded:
+    key = repr(source)
+    if key not in kept:
+        kept[key] = load_source(source)
+    return kept[key]
+
+
+def _fitting(config: Experiment, trained: Loaded, taught: Loaded, kept: Kept) -> Pair:
     """The pair with the experiment's specialists; see `load_pair`."""
     student, tokenizer = trained
     teacher, teacher_tokenizer = taught
     shared = models.shared_vocabulary(tokenizer, teacher_tokenizer, student, teacher)
     specialists, tokenizers = [], []
     for one in config.specialists:
-        model, theirs = load_source(one)
+        model, theirs = _loaded(one, kept)
         shared = min(shared, models.shared_vocabulary(tokenizer, theirs, student, model))
         specialists.append((tuple(one.domains), model))
         tokenizers.append(theirs)

@@ -55,7 +55,15 @@ from opdlab.training import evaluating, manifest, ranks, teachers
 from opdlab.training.fit import fit, require_accelerator
 from opdlab.training.group import CONFIG, REFERENCES, Group, last_group, open_group
 from opdlab.training.pace import Follow
-from opdlab.training.pair import Pair, by_prompts, load_module, load_pair, require_prompts, working
+from opdlab.training.pair import (
+    Kept,
+    Pair,
+    by_prompts,
+    load_module,
+    load_pair,
+    require_prompts,
+    working,
+)
 from opdlab.training.results import Trained
 from opdlab.training.watch import Watch
 
@@ -73,6 +81,8 @@ class Session:
     trial: Mapping[str, Any] = field(default_factory=dict)
     """Of a sweep: the study, number and parameters of the trial."""
     seconds: dict[str, float] = field(default_factory=dict)
+    kept: Kept = field(default_factory=dict)
+    """Models that no training has changed."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -161,8 +171,8 @@ def train(
         console.print(
             f"{YELLOW}run {run_id} was left running by a process that died: now marked killed"
         )
-    pair = load_pair(config)
-    require_prompts(config, pair)
+    kept: Kept = {}
+    require_prompts(config, load_pair(config, kept=kept))
     group = group or open_group(config)
     with claimed(group.folder):
         known = group.state()["parent"]
@@ -174,10 +184,10 @@ def train(
         console.print(f"{BOLD}{config.name}{END} -> {group.folder}\n{DIM}{config.description}{END}")
         status = "FAILED"
         with StopRequest() as stop:
-            session = Session(group, client, experiment, parent, stop, resume)
+            session = Session(group, client, experiment, parent, stop, resume, kept=kept)
             session.seconds["start"] = time() - began
             try:
-                run_all(session, config, pair, side_by_side)
+                run_all(session, config, side_by_side)
                 status = "FINISHED"
             except Stopped as stopped:
                 status = "KILLED"
@@ -240,13 +250,14 @@ def follow(config: Experiment, resume: bool) -> None:
 def follow_group(group: Group | None, trainings: Sequence[Repeat]) -> None:
     """Take part in those trainings of a group that are not finished; None for those of a new one."""
     die_with(os.getppid(), signal.SIGKILL)
+    kept: Kept = {}
     with StopRequest() as stop:
         for one in trainings:
             if group and group.finished(one.name):
                 continue
             # Without a group all runs begin at the beginning, and only the leader writes.
             folder = group.folder / one.name if group else Path(os.devnull)
-            module = load_module(load_pair(one.config), one.config)
+            module = load_module(pair_to_train(one.config, kept), one.config)
             try:
                 fit(module, one.config.training, Follow(folder, stop))
                 if one.config.evaluation.benchmarks:
@@ -270,9 +281,7 @@ SideBySide = Callable[[Session, Experiment, Sequence[Repeat]], None]
 """Trains runs at once; see `workers.train_side_by_side`."""
 
 
-def run_all(
-    session: Session, config: Experiment, pair: Pair, side_by_side: SideBySide | None
-) -> None:
+def run_all(session: Session, config: Experiment, side_by_side: SideBySide | None) -> None:
     """References, then every run, then the comparison."""
     trainings = repeats(loader.variants(config))
     references = config.evaluation.references if config.evaluation.benchmarks else []
@@ -286,7 +295,7 @@ def run_all(
         session.group.update(one.name, repeats=one.run)
     for reference in references:
         with session.phase(f"evaluate {reference}"):
-            measure_reference(session, config, pair, reference)
+            measure_reference(session, config, reference)
     waiting = [one for one in trainings if not session.group.finished(one.name)]
     if side_by_side is not None:
         with session.phase("train side by side"):
@@ -322,10 +331,11 @@ def compare_runs(session: Session, references: list[str], trainings: list[Repeat
     comparison.report(folders, pairs, session.group.folder)
 
 
-def measure_reference(session: Session, config: Experiment, pair: Pair, name: str) -> None:
+def measure_reference(session: Session, config: Experiment, name: str) -> None:
     """Evaluate the student before training, or the teacher; what is stored is not sampled again."""
     if session.group.finished(name):
         return
+    pair = load_pair(config, kept=session.kept)
     settings = config.evaluation
     benchmarks: dict[PreTrainedModel, list[Evaluator]] = {}
     for one in settings.benchmarks:
@@ -348,11 +358,9 @@ def measure_reference(session: Session, config: Experiment, pair: Pair, name: st
 
 def train_one(session: Session, name: str, config: Experiment) -> None:
     """Train one run, from its newest checkpoint where there is one, and evaluate it."""
-    # Models of the run before would be kept on their device by cycles that nobody collects in time.
-    gc.collect()
     folder = session.group.folder / name
     folder.mkdir(exist_ok=True)
-    pair = load_pair(config)
+    pair = pair_to_train(config, session.kept)
     if held_here(folder):
         # A worker whose command was killed may need a moment to stop.
         console.print(f"{YELLOW}waiting for the process that still works in {folder}{END}")
@@ -393,6 +401,17 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
                 with evaluating.trained(module, config, tracker.folder) as subject:
                     measure(subject, config.evaluation, tracker, owner, session.stop.check, share)
         watch.onlookers.phase("ended")
+
+
+def pair_to_train(config: Experiment, kept: Kept) -> Pair:
+    """The models of a training; those that it changes are its own."""
+    # Models of the run before would be kept on their device by cycles that nobody collects in time.
+    gc.collect()
+    pair = load_pair(config, kept=kept)
+    if config.training.strategy == "fsdp":  # it leaves each process parts of the teachers
+        kept.clear()
+    kept.pop(repr(config.student), None)
+    return pair
 
 
 def _prompts(config: Experiment, execution: Execution) -> tracking.DataSet:
