@@ -360,8 +360,8 @@ COSTLY = {
 
 @pytest.mark.parametrize("name", COSTLY)
 def test_what_costs_too_much_to_compare_is_wrong(worker, name, monkeypatch):
-    judging = "opdlab_evaluators.programs.judging.JUDGE_LIMITS"
-    monkeypatch.setattr(judging, Limits(cpu_s=0.3, wall_s=20, memory=128 << 20))
+    limits = Limits(cpu_s=0.3, wall_s=20, memory=128 << 20)
+    monkeypatch.setattr("opdlab_evaluators.programs.judging.JUDGE_LIMITS", limits)
     call = "f(1, lambda: 0)" if "echo" in name else "f(1)"
     verdict = status(worker, COSTLY[name], f"assert {call} == 3", limits=Limits(cpu_s=8, wall_s=30))
     assert verdict.status == "wrong", verdict

@@ -1,6 +1,7 @@
 """Plugins of other packages: found, checked, and harmless where they are broken and not used."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def add_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     def add(name: str, points: str, **modules: str) -> None:
         install(tmp_path, name, points, **modules)
         for module in modules:
-            monkeypatch.delitem(plugins.sys.modules, module, raising=False)
+            monkeypatch.delitem(sys.modules, module, raising=False)
         plugins.forget()
 
     monkeypatch.chdir(tmp_path)
@@ -154,7 +155,7 @@ def test_plugins_of_another_package_are_found_and_used():
 
 @pytest.mark.usefixtures("third_party")
 def test_a_broken_plugin_harms_no_experiment_that_does_not_use_it():
-    assert "thirdparty_broken" not in plugins.sys.modules
+    assert "thirdparty_broken" not in sys.modules
     assert load_experiment(written(BASE)).model_dump(mode="json")["method"]["type"] == "soft"
     methods = json_schema()["$defs"]["Experiment"]["properties"]["method"]["oneOf"]
     (soft,) = [one for one in methods if one["title"] == "Soft"]
