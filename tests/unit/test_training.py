@@ -414,11 +414,21 @@ def test_a_step_has_the_same_figures_however_it_was_split(folders, method: str) 
     assert [row["learning_rate"] for row in rows[0]] == pytest.approx([1e-3 / 2, 1e-3, 1e-3])
 
 
-def test_teacher_tokens_are_counted_once_for_answers_used_in_several_epochs(folders) -> None:
-    rows = fit(build(folders, {"type": "opd", "ratio_cap": 2.0}, epochs=2, steps=4))
-    asked = [row["teacher_tokens"] for row in rows]
-    assert asked[1] == asked[3] == 0
-    assert asked[0] == rows[0]["response_tokens"] == rows[1]["response_tokens"]
+def test_costs_are_what_was_spent_whatever_the_epochs_and_the_parts_of_a_step(folders) -> None:
+    """Devices: `test_two_devices_train_what_one_trains_on_all_their_prompts`."""
+    spent = []
+    for epochs, tokens in ((1, 100_000), (1, 50), (2, 100_000), (2, 50)):
+        settings = {"epochs": epochs, "steps": epochs, "update_tokens": tokens}
+        method = {"type": "lgr", "top_k": 4, "ratio_cap": 2.0}
+        rows = fit(build(folders, method, **settings))
+        spent.append((rows[0]["response_tokens"], rows[0]["leaves"], rows[0]["teacher_tokens"]))
+        for row in rows[1:]:
+            costs = {"leaves", "teacher_tokens", "seconds/rollout", "seconds/teacher"}
+            assert {row[name] for name in costs} == {0}
+    assert len(set(spent)) == 1
+    sampled, leaves, taught = spent[0]
+    assert taught == sampled + leaves
+    assert leaves > 0
 
 
 def test_a_table_of_rollouts_holds_what_json_can() -> None:
