@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from opdlab.configuration.loader import load_experiment, with_values
 from opdlab.errors import ConfigError
-from opdlab.training.pair import Kept, require_within
-from opdlab.training.run import pair_to_train, train
+from opdlab.training.pair import Kept, pair_to_train, require_within
+from opdlab.training.run import train
 
 
 def test_a_training_takes_teachers_from_the_one_before_and_a_student_of_its_own(

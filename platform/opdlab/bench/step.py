@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -30,7 +31,7 @@ from opdlab.training import (
     checkpoint_path,
     keep_copy,
     load_module,
-    load_pair,
+    pair_to_train,
     rollout_table,
     trainer_of,
 )
@@ -221,12 +222,13 @@ def open_contenders(
     config: Experiment,
     folder: Path,
     stop: StopRequest,
-    load: Callable[[Experiment], Pair] = load_pair,
+    load: Callable[[Experiment], Pair] | None = None,
 ) -> list[Contender]:
     """Every run, ready to take steps, with a tracking store in a folder."""
     client = mlflow_store.open_client(mlflow_store.store_uri(folder, None))
     experiment = mlflow_store.experiment_id(client, "bench", folder)
     contenders = []
+    load = load or partial(pair_to_train, kept={})
     for name, variant in loader.variants(config):
         run = tracking.start_run(client, experiment, name, None, {})
         pace = _Steps(Tracker(client, run, folder / name), stop)

@@ -38,6 +38,7 @@ from .pair import (
     load_pair as load_pair,
     load_source as load_source,
     misfit as misfit,
+    pair_to_train as pair_to_train,
     require_answered as require_answered,
     require_askable as require_askable,
     require_within as require_within,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -125,6 +126,17 @@ def load_pair(
     if config.one_model and not given:
         teacher = adapters.twin(own), tokenizer
     return _fitting(config, (own, tokenizer), teacher or _loaded(config.teacher, kept), kept)
+
+
+def pair_to_train(config: Experiment, kept: Kept) -> Pair:
+    """The models of a training; those that it changes are its own."""
+    # Models of the run before would be kept on their device by cycles that nobody collects in time.
+    gc.collect()
+    pair = load_pair(config, kept=kept)
+    if config.training.strategy == "fsdp":  # it leaves each process parts of the teachers
+        kept.clear()
+    kept.pop(repr(config.student), None)
+    return pair
 
 
 def _loaded(source: Model, kept: Kept) -> Loaded:

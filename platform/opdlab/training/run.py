@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,6 +60,7 @@ from opdlab.training.pair import (
     by_prompts,
     load_module,
     load_pair,
+    pair_to_train,
     require_prompts,
     working,
 )
@@ -401,17 +401,6 @@ def train_one(session: Session, name: str, config: Experiment) -> None:
                 with evaluating.trained(module, config, tracker.folder) as subject:
                     measure(subject, config.evaluation, tracker, owner, session.stop.check, share)
         watch.onlookers.phase("ended")
-
-
-def pair_to_train(config: Experiment, kept: Kept) -> Pair:
-    """The models of a training; those that it changes are its own."""
-    # Models of the run before would be kept on their device by cycles that nobody collects in time.
-    gc.collect()
-    pair = load_pair(config, kept=kept)
-    if config.training.strategy == "fsdp":  # it leaves each process parts of the teachers
-        kept.clear()
-    kept.pop(repr(config.student), None)
-    return pair
 
 
 def _prompts(config: Experiment, execution: Execution) -> tracking.DataSet:
