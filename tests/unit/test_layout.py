@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,17 @@ def test_no_face_names_something_as_one_of_its_files_is_called():
 
 def test_few_files_stand_outside_of_rooms():
     assert len(list(CORE.glob("*.py"))) <= 12
+
+
+def test_what_is_added_often_changes_five_files_at_most_and_they_are_there():
+    told = (ROOT / "CONTRIBUTING.md").read_text().partition("## How to add")[2]
+    rows = [re.sub(r"\(as [^)]*\)", "", row) for row in told.splitlines() if row[:2] == "| "]
+    named = [re.findall(r"`([\w./]+\.(?:py|pyi|toml|md))`", row) for row in rows]
+    assert len(named) > 9
+    assert max(map(len, named)) == 5
+    places = (ROOT, CORE)
+    files = {one for row in named for one in row if "NAME" not in one}
+    assert not [one for one in files if not any((place / one).exists() for place in places)]
 
 
 def test_a_command_that_is_not_run_loads_no_room():
