@@ -61,3 +61,15 @@ def _sizes(model: PreTrainedModel) -> Iterator[int]:
     for name, entries in (*tables, *buffers):
         if _NAMED.search(name) and size - _SPARE <= entries <= size + _SPARE:
             yield min(size, entries)
+
+
+def positions(model: PreTrainedModel) -> int | None:
+    """Positions that a model was made for, stretched as its rotary embedding says; None for any number."""
+    config = model.config.get_text_config(decoder=True)
+    size = learned_positions(model)
+    if size is not None:
+        return size
+    size = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    stretched = (rope.get("factor") or 1) * (rope.get("original_max_position_embeddings") or 0)
+    return None if size is None else max(size, int(stretched))
