@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import re
 import signal
@@ -34,11 +35,14 @@ from unit.test_misbehaving_servers import (
 from opdlab.configuration.config import Evaluation, Experiment
 from opdlab.console import Stopped, StopRequest
 from opdlab.errors import AwayError, OtherDrawsError, RefusedError, ServerError
+from opdlab.evaluation.comparison import RESULTS, last_sets
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import take
-from opdlab.evaluation.measured import Answer, Subject, evaluate
+from opdlab.evaluation.measured import Answer, Subject, evaluate, headline
+from opdlab.evaluation.measuring import measure
 from opdlab.evaluation.served import Served
-from opdlab.evaluation.store import sample_sets
+from opdlab.evaluation.store import SampleSet, sample_sets
+from opdlab.files import read_metrics
 from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.peers import failing_together
@@ -57,6 +61,7 @@ from opdlab.serving.served_rollout import ServedRollout
 from opdlab.serving.session import Session
 from opdlab.serving.weights import _LINKS
 from opdlab.sweeps.trial import _ended_by
+from opdlab.tracking.mlflow_store import open_experiment
 from opdlab.training import run
 from opdlab.training.group import REFERENCES, Group
 from opdlab.training.objective import micro_batches, rows_in_parts
@@ -234,6 +239,9 @@ def test_answers_that_were_drawn_otherwise_than_asked_never_count(
             ask(_never)
     assert len(kept_in(tmp_path).known()) == 6
     server.own, came, right = {}, dict[int, Any](), dict[int, Any]()
+    with pytest.raises(OtherDrawsError, match="An earlier process received these answers"):
+        ask(_never)
+    assert not kept_in(tmp_path).known()
     ask(came.__setitem__)
     (tmp_path / RECEIVED).unlink()
     ask(right.__setitem__)
@@ -293,44 +301,91 @@ def test_answers_that_were_handed_over_before_enough_was_seen_are_withdrawn(
     assert (earlier.status, earlier.completion) == ("server_error", "")
     assert "3 samples of x@3 on math/short that it answered before are withdrawn" in caplog.text
     server.own = {}
-    assert not list(tmp_path.glob(f"*/{UNPROVEN}"))
     right = measure(settings, Owner("x"))
     assert [key[0] for key in right].count(None) == 11
     graded = [one for kept in sample_sets(tmp_path) for one in kept.samples()]
     assert not {one.status for one in graded} & {*Verdict.FAULTS}
 
 
+@pytest.mark.parametrize("killed", [False, True])
 def test_what_a_server_answered_to_an_earlier_process_is_withdrawn_unless_it_showed_itself(
-    server: MisbehavingServer, student: PreTrainedModel, tmp_path: Path, exact: pytest.MonkeyPatch
+    server: MisbehavingServer,
+    student: PreTrainedModel,
+    tmp_path: Path,
+    exact: pytest.MonkeyPatch,
+    store: Path,
+    killed: bool,
 ) -> None:
-    """Of three references one was answered otherwise, and one after enough was seen of the server."""
+    """Of four runs two were answered otherwise, and one after enough was seen of the server.
+
+    MLflow and the curve of a training lose what is withdrawn at once, or, where the process is killed
+    before it withdraws anything, with the next process, even if the server was put right by then.
+    """
     subject = subject_of(student, engine(server, concurrency=4))
     group, references = Group(tmp_path / "trial-1"), Group(tmp_path / REFERENCES)
+    client, experiment = open_experiment(tmp_path, f"sqlite:///{store}", "withdrawn")
+    for one in (group, references):
+        one.folder.mkdir()
 
-    def measure(name: str, group: Group = group, **changes: Any) -> None:
-        """Each in a process of its own."""
+    def session(group: Group) -> run.Session:
+        """Of a process of its own."""
         _LINKS.clear()
-        settings = {"benchmarks": [{"type": "routes", "limit": 3}], "samples": 1}
-        settings |= {"temperature": 1, "top_p": 0.3} | changes
-        folder = group.folder / name / "samples"
-        evaluate(subject, Evaluation.model_validate(settings), Owner(name), folder)
-        group.update(name, status="finished")
+        return run.Session(group, client, experiment, "", StopRequest(), trial={"number": 1})
 
-    measure("unseen")
-    measure("unseen", references)
-    measure("otherwise", top_p=0.5)
+    def evaluation(**changes: Any) -> Evaluation:
+        settings = {"benchmarks": [{"type": "routes", "limit": 3}], "samples": 1}
+        return Evaluation.model_validate(settings | {"temperature": 1, "top_p": 0.3} | changes)
+
+    def evaluated(name: str, group: Group = group, **changes: Any) -> None:
+        one = session(group)
+        one.schedule(name, {})
+        with one.tracked(name) as tracker:
+            if name == "unseen":
+                halfway = evaluation(benchmarks=[{"type": "math", "level": "short", "limit": 2}])
+                folder = tracker.folder / "samples"
+                found = evaluate(subject, halfway, Owner(name, step=3), folder)
+                tracker.log({"loss": 1.0} | headline(found), 3)
+            measure(subject, evaluation(**changes), tracker, Owner(name), lambda: None)
+
+    evaluated("unseen")
+    evaluated("unseen", references)
+    evaluated("otherwise", top_p=0.5)
     with exact.context() as patch:
         patch.setattr(Draws, "suffices", True)
-        measure("seen", seed=1)
+        evaluated("seen", seed=1)
+    (group.folder / RESULTS).touch()
     server.own = {"top_p": 1.0}
     exact.setattr(sampler, "FEW", 0)
-    with pytest.raises(OtherDrawsError) as told:
-        measure("later", samples=4)
-    execution = run.Session(group, *[Any] * 4, trial={"number": 1})  # pyright: ignore[reportArgumentType]
-    execution._withdraw(told.value)
-    names = ("unseen", "otherwise", "seen")
-    assert [group.finished(name) for name in names] == [False, True, True]
-    assert not references.finished("unseen")
+    with exact.context() as patch:
+        if killed:
+            patch.setattr(SampleSet, "withdraw", lambda *_: raised(Stopped(signal.SIGKILL)))
+        with pytest.raises(Stopped if killed else OtherDrawsError):
+            evaluated("later", samples=4)
+    if killed:
+        server.own = {}
+        assert group.finished("unseen")
+        again = session(group)
+        again.take_back(again.withdraw())
+    for name, state, finished in [
+        ("unseen", references, False),
+        ("unseen", group, False),
+        ("otherwise", group, True),
+        ("seen", group, True),
+    ]:
+        assert state.finished(name) == finished
+        kept = client.get_run(state.run(name)["run_id"])
+        assert kept.info.status == ("FINISHED" if finished else "FAILED")
+        assert math.isfinite(kept.data.metrics["routes/mean_at_1"]) == finished
+        (routes,) = last_sets(state.folder / name)
+        sent = client.list_artifacts(kept.info.run_id, f"samples/{routes.path.name}")
+        assert any("withdrawals" in one.path for one in sent) != finished
+    halfway = client.get_run(group.run("unseen")["run_id"]).data.metrics
+    assert math.isnan(halfway["math/short/mean_at_1"])
+    (row,) = read_metrics(group.folder / "unseen")
+    assert "math/short/mean_at_1" not in row
+    assert (row["loss"], row["math/short/mean_at_1_best"]) == (1.0, 1.0)
+    assert not (group.folder / RESULTS).exists()
+    assert [one.parts[-4] for one in tmp_path.glob(f"*/*/samples/*/{UNPROVEN}")] == ["otherwise"]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from .measuring import (
     evaluate_alone as evaluate_alone,
     label_of as label_of,
     measure as measure,
+    record_withdrawn as record_withdrawn,
 )
 from .power import show as show
 from .rating import rate as rate, rates_of as rates_of

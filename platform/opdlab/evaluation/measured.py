@@ -14,10 +14,17 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, final
 
 from opdlab import plugins, secret_options
-from opdlab.errors import ConfigError, ModelError, PluginError, RefusedError, naming_requests
+from opdlab.errors import (
+    ConfigError,
+    ModelError,
+    OtherDrawsError,
+    PluginError,
+    RefusedError,
+    naming_requests,
+)
 from opdlab.evaluation import store
 from opdlab.evaluation.weighing import PROBLEMS_AT_ONCE, log_probs, weighed
-from opdlab.evaluation.withdrawing import withdraw
+from opdlab.evaluation.withdrawing import withdraw_unproven
 from opdlab.identity import Measurement, ModelId, Owner, digest, learned
 from opdlab.modelling import (
     Wording,
@@ -437,6 +444,7 @@ def draw_missing(
 
     Raises:
         RefusedError: a server gave no answer that can be used.
+        OtherDrawsError: it draws otherwise than asked; what it may have drawn so is withdrawn.
     """
     known = kept.generations()
     missing = [(problem, i) for problem, i in wanted if (problem.id, i) not in known]
@@ -467,12 +475,13 @@ def draw_missing(
         asked.arrivals.store()
         refused = error.rows | (asked.likewise(error.rows) if error.ended else {})
         _keep_refused(kept, [asked.refusal(*one) for one in refused.items()], wanted, error)
+    except OtherDrawsError as error:
+        asked.arrivals.store()
+        withdraw_unproven([kept.folder], error)
+        raise
     finally:
         # Whatever ended the sampling, what came is kept.
         asked.arrivals.store()
-    if asked.arrivals.withdrawn:
-        # By what an earlier process had kept, of a server that draws as it should now.
-        draw_missing(kept, subject, settings, wanted)
 
 
 @final
@@ -574,20 +583,13 @@ class _Arrivals:
 
     def __init__(self, kept: store.SampleSet, keys: Sequence[str]) -> None:
         self.kept = kept
-        self.received = Received(kept.path / RECEIVED, keys, self.withdraw)
-        self.withdrawn = 0
+        self.received = Received(kept.path / RECEIVED, keys)
         self.waiting: list[Generation] = []
         self.since = perf_counter()
 
     def add(self, generation: Generation) -> None:
         self.waiting.append(generation)
         self.look()
-
-    def withdraw(self, reason: str) -> None:
-        """Count none of what was drawn so far; of an evaluation that is over only bounds remain."""
-        self.store()
-        self.received.clear()
-        self.withdrawn = withdraw(self.kept, reason)
 
     def look(self) -> None:
         """Write what waits if it is time."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil
@@ -16,10 +16,11 @@ from opdlab.configuration import Evaluation, Experiment
 from opdlab.console import Stopped, StopRequest, progress_bar, quieten
 from opdlab.errors import ConfigError
 from opdlab.evaluation import measured as evaluation, store
+from opdlab.evaluation.comparison import RESULTS
 from opdlab.evaluation.measured import ALONE, Measured, Share, Subject
 from opdlab.evaluation.results import Scores
 from opdlab.evaluation.served import open_served
-from opdlab.files import claimed
+from opdlab.files import claimed, replace_metrics
 from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.plugins import posed
@@ -86,6 +87,28 @@ def measure(
         tracker.artifact(folder, "samples")
         _show(samples, tracker)
     return samples
+
+
+def record_withdrawn(tracker: Tracker, draws: Collection[Path]) -> None:
+    """Record what is left of evaluations whose samples were withdrawn: bounds, in the place of scores.
+
+    Args:
+        tracker: of the run that they were measured in.
+        draws: folders of what was withdrawn; those of other runs are passed over.
+    """
+    folder = tracker.folder / "samples"
+    for kept in store.sample_sets(folder):
+        asked, samples = kept.asked, kept.samples(partial=True)
+        # What was not finished is not recorded.
+        if kept.path in draws and len(samples) == asked.problems * asked.samples:
+            tracker.set(evaluation.headline(samples, every=True), asked.step)
+            if asked.step is None:
+                (tracker.folder.parent / RESULTS).unlink(missing_ok=True)
+                tracker.artifact(folder, "samples")
+                _show(samples, tracker)
+            else:
+                known = evaluation.headline(samples)
+                replace_metrics(tracker.folder, asked.step, f"{asked.benchmark}/", known)
 
 
 def _show(samples: Sequence[Sample], tracker: Tracker) -> None:

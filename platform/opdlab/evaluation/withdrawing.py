@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
+from opdlab import identity
 from opdlab.errors import OtherDrawsError
-from opdlab.evaluation.store import SampleSet, sample_sets
+from opdlab.evaluation.store import SampleSet
+from opdlab.files import write_whole
 from opdlab.serving import UNPROVEN
 
 LOG = logging.getLogger("opdlab")
 
 
-def withdraw(kept: SampleSet, reason: str) -> int:
-    """Count none of what was drawn so far, and say so; returns how many there were."""
-    count = kept.withdraw(reason)
-    if count:
-        LOG.warning(
-            "%s. %d samples of %s on %s that it answered before are withdrawn: they are stored as "
-            "server_error, and are asked for again where the evaluation goes on",
-            reason,
-            count,
-            kept.checkpoint,
-            kept.asked.benchmark,
-        )
-    return count
+def withdraw_unproven(stores: Iterable[Path], error: OtherDrawsError | None = None) -> list[Path]:
+    """Withdraw what the same server answered, to earlier processes too, that saw too little of it to tell.
 
-
-def withdraw_unproven(folder: Path, error: OtherDrawsError) -> None:
-    """Withdraw what the same server answered to earlier processes that saw too little of it to tell.
+    Also what a process was withdrawing when it was killed.
 
     Args:
-        folder: of an execution, with a folder for each of its runs.
+        stores: folders of samples.
+        error: what was seen of the server; None for nothing new.
+
+    Returns:
+        The marks of what is withdrawn. Who has corrected the records of it removes them.
     """
-    for mark in sorted(folder.glob(f"*/samples/*/{UNPROVEN}")):
-        if mark.read_text() == error.how:
-            for kept in sample_sets(mark.parents[1]):
-                if kept.path == mark.parent:
-                    withdraw(kept, str(error))
-            mark.unlink()
+    found: dict[Path, tuple[str, str]] = {}
+    for mark in (one for store in stores for one in sorted(store.glob(f"*/{UNPROVEN}"))):
+        with suppress(
+            FileNotFoundError
+        ):  # another trial of a sweep may withdraw its references, too
+            how, _, reason = mark.read_text().partition("\n")
+            found[mark] = how, reason
+    reasons = {how: reason for how, reason in found.values() if reason}
+    if error is not None:
+        reasons[error.how] = str(error)
+    withdrawn = {mark: reasons[how] for mark, (how, _) in found.items() if how in reasons}
+    # All are marked before the first is withdrawn: whoever comes after a kill knows what is left.
+    for mark, reason in withdrawn.items():
+        write_whole(mark, f"{found[mark][0]}\n{reason}")
+    for mark, reason in withdrawn.items():
+        asked = next(one for one in identity.read(mark.parents[1]) if one.draws == mark.parent.name)
+        if count := SampleSet(mark.parents[1], asked).withdraw(reason):
+            LOG.warning(
+                "%s. %d samples of %s on %s that it answered before are withdrawn: they are stored as "
+                "server_error, and are asked for again where the evaluation goes on",
+                reason,
+                count,
+                asked.checkpoint,
+                asked.benchmark,
+            )
+    return [*withdrawn]

@@ -26,6 +26,7 @@ from .metrics_file import (
     end_line as end_line,
     is_bin as is_bin,
     read_metrics as read_metrics,
+    replace_metrics as replace_metrics,
 )
 from .natural_order import natural as natural
 from .shipped import find as find

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from opdlab.files.whole_files import damaged, is_there, read_file
+from opdlab.files.whole_files import damaged, is_there, read_file, write_whole
 
 METRICS = "metrics.jsonl"
 OWNER = "execution"
@@ -78,6 +79,19 @@ def read_metrics(folder: Path, execution: str | None = None) -> list[dict[str, f
             if math.isfinite(found.get("step", math.nan)) and math.isfinite(found.get("time", 0.0)):
                 rows.append(found)
     return rows
+
+
+def replace_metrics(folder: Path, step: int, part: str, values: Mapping[str, float]) -> None:
+    """Put others in the place of a step's metrics whose names begin with `part`."""
+    path = folder / METRICS
+    lines = path.read_text().splitlines()
+    for place, line in enumerate(lines):
+        with suppress(ValueError):
+            row = json.loads(line)
+            if row.get("step") == step:
+                kept = {name: v for name, v in row.items() if not name.startswith(part)}
+                lines[place] = json.dumps({**kept, **values})
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar, final
 
 from opdlab.errors import StorageError, of_the_disk
+from opdlab.files import write_whole
 
 Kind = TypeVar("Kind")
 RECEIVED = "received.jsonl"
 """Name of their file, beside the samples that they become."""
 UNPROVEN = "unproven"
-"""Name of a file beside samples of a server that was not seen to draw as asked; it says which, and how."""
+"""Name of a file beside samples of a server that was not seen to draw as asked: a line says which, and how;
+where they are being withdrawn, the next says why."""
 
 
 @final
@@ -24,22 +26,19 @@ class Received:
     They are not yet seen to be the model's: whoever takes them from here checks them first.
     """
 
-    def __init__(
-        self, path: Path, keys: Sequence[str], withdraw: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, path: Path, keys: Sequence[str]) -> None:
         """Nothing is written yet.
 
         Args:
             keys: what each row asks for, by which a later process finds its answer.
-            withdraw: takes the reason where what was handed over before turns out not to be as asked.
         """
-        self.path, self.keys, self.withdraw = path, keys, withdraw
+        self.path, self.keys = path, keys
         self._open: set[str] = set()
         """Keys of answers that are in the file and nowhere else."""
 
     def only(self, rows: Sequence[int]) -> Received:
         """The same file for some of the rows."""
-        some = Received(self.path, [self.keys[row] for row in rows], self.withdraw)
+        some = Received(self.path, [self.keys[row] for row in rows])
         some._open = self._open
         return some
 
@@ -83,16 +82,11 @@ class Received:
             how: server, temperature and top-p.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.with_name(UNPROVEN).write_text(how)
+        write_whole(self.path.with_name(UNPROVEN), how)
 
     def unmark(self) -> None:
         """Note that they were drawn as asked."""
         self.path.with_name(UNPROVEN).unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Forget all there is."""
-        self._open.clear()
-        self.settled([])
 
     def settled(self, keys: Iterable[str]) -> None:
         """Answers that are stored elsewhere by now; with the last of them the file goes."""

@@ -117,14 +117,14 @@ class ServedRollout:
 
         Args:
             received: keeps the completions until they are handed over, for `proved`; those handed over are
-                withdrawn if the server is seen later to draw otherwise than asked.
+                marked until enough was seen of the server.
 
         Raises:
             RefusedError: none of the prompts was answered, and no other process waits for this one.
             ServerError: the server has other weights than the model.
         """
         if received is not None:
-            self.withdrawn_with(received)
+            self.mark(received)
         sends = self.how.weights_folder is not None
         if sends:
             self.sync(asked)
@@ -182,13 +182,15 @@ class ServedRollout:
     ) -> dict[int, Int[Tensor, "_"]]:
         """Responses of a rollout that was cut short, if they show by themselves whose they are.
 
-        Servers whose log-probabilities are not those of temperature 1 show nothing. Answers that were drawn
-        otherwise than asked are left out as well.
+        Servers whose log-probabilities are not those of temperature 1 show nothing.
 
         Args:
             received: as in `drawn`.
+
+        Raises:
+            OtherDrawsError: they were drawn otherwise than asked.
         """
-        self.withdrawn_with(received)
+        self.mark(received)
         rows = sorted(came)
         asked = asked.only(rows)
         responses, found = self.scored(asked, came)
@@ -198,8 +200,10 @@ class ServedRollout:
         try:
             self.require_drawn(asked, responses)
         except OtherDrawsError as error:
-            LOG.warning("%s. Answers of an earlier process are requested again", error)
-            return {}
+            received.forget(list(came))
+            again = "if the server was put right since, run the same command again"
+            said = f"{error}. An earlier process received these answers: {again}"
+            raise OtherDrawsError(said, error.proven, error.how) from None
         return dict(zip(rows, responses, strict=True))
 
     def look(self, asked: Asked) -> tuple[bool, str]:
@@ -312,8 +316,8 @@ class ServedRollout:
                 "from the ones to the others. Look at its log, or use another version of the server"
             )
 
-    def withdrawn_with(self, received: Received) -> None:
-        """Withdraw what was handed over by then, if the server is seen to draw otherwise than asked."""
+    def mark(self, received: Received) -> None:
+        """Mark what is handed over until enough was seen of the server: it may have to be withdrawn."""
         listed = self.link.unproven.setdefault((self.how.temperature, self.how.top_p), {})
         if received.path not in listed:
             received.mark(self.how.named)
@@ -345,9 +349,7 @@ class ServedRollout:
                 f"{how.access.url} does not sample at temperature {how.temperature:g} and top-p "
                 f"{how.top_p:g}: {fault}"
             )
-            for received in self.link.unproven.pop(settings, {}).values():
-                received.withdraw(said)
-                received.unmark()
+            self.link.unproven.pop(settings, None)
             raise OtherDrawsError(
                 f"{said}. Look for settings of the server that override those of a request",
                 settings in self.link.proven,

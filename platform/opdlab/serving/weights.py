@@ -52,7 +52,7 @@ class Link:
         drawn: what was seen of the sampling, and of which prompts and seeds, by temperature and top-p.
         proven: temperatures and top-p at which it was seen to draw as asked.
         heard: whether it takes the weights that it is sent.
-        unproven: what was handed over before enough was seen, by place, likewise.
+        unproven: what was marked before enough was seen, by place, likewise.
         figures: of the last rollout, for the record.
     """
 

@@ -106,6 +106,7 @@ def _run(session: Session, config: Experiment) -> Outcome:
             # A single seed is the trial: no run of its own below it.
             session.group.update(name, run_id=session.parent, status="scheduled")
         session.schedule(name, {"opdlab.role": "run"})
+    session.take_back(session.withdraw())
     seeds = []
     for name, variant in variants:
         if not session.group.finished(name):
@@ -156,6 +157,8 @@ def run_references(config: Experiment, folder: Path, sweep_run: str) -> None:
         session = Session(Group(folder), client, experiment, sweep_run, stop)
         for reference in config.evaluation.references:
             session.schedule(reference, {"opdlab.role": "reference"})
+        session.take_back(session.withdraw())
+        for reference in config.evaluation.references:
             measure_reference(session, config, reference)
 
 

@@ -41,7 +41,10 @@ class Watch:
                     return f"{run.name}: {score:.3f} at step {step} lags behind the other trials"
             if not (self.folder / run.name / "finished").exists():
                 return ""
-            earlier.append(final_score(self.folder / run.name))
+            score = final_score(self.folder / run.name)
+            if score is None:
+                return ""
+            earlier.append(score)
             last = index + 1 == len(self.experiment.runs)
             if not last and self._report((index + 1) * steps, earlier):
                 return f"after {run.name}: {earlier[-1]:.3f} lags behind the other trials"
@@ -56,11 +59,9 @@ class Watch:
         return self.trial.should_prune()
 
 
-def final_score(folder: Path) -> float:
-    """mean@k over the benchmarks of a finished run."""
-    value = comparison.summaries(comparison.read_run(folder))[-1].mean.value
-    assert value is not None
-    return value
+def final_score(folder: Path) -> float | None:
+    """mean@k over the benchmarks of a finished run; None where its answers were withdrawn since."""
+    return comparison.summaries(comparison.read_run(folder))[-1].mean.value
 
 
 def broken(folder: Path, experiment: Experiment, sweep: Sweep) -> str:

@@ -290,10 +290,11 @@ class Tracker:
         """Set tags of the run."""
         self._told("tags", tags, lambda: self.run.tags(tags))
 
-    def set(self, values: Mapping[str, float]) -> None:
-        """Record results of the run as a whole."""
+    def set(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Record results of the run as a whole, or what replaces those of a step, in MLflow alone."""
         row = {name: float(v) for name, v in values.items()}
-        row |= {"step": max(self.logged_step, 0), "time": round(time.time(), 3)}
+        at = max(self.logged_step, 0) if step is None else step
+        row |= {"step": at, "time": round(time.time(), 3)}
         self._told("rows", [row], lambda: self.run.metrics([row]))
 
     def _told(self, kind: str, what: Any, send: Callable[[], object]) -> None:

@@ -41,6 +41,7 @@ from opdlab.evaluation import (
     comparison,
     measure,
     over_seeds,
+    record_withdrawn,
     require,
     withdraw_unproven,
 )
@@ -108,11 +109,29 @@ class Session:
         scheduled = [one["run_id"] for one in runs if one.get("status") == "scheduled"]
         tracking.abandon(self.client, scheduled)
 
-    def _withdraw(self, error: OtherDrawsError) -> None:
-        """Withdraw what the server had answered to earlier processes; of a sweep's references as well."""
+    def withdraw(self, error: BaseException | None = None) -> list[Path]:
+        """Withdraw what a server drew otherwise than asked, of a sweep's references as well.
+
+        Args:
+            error: what ended a run; None for what an earlier process has not finished.
+
+        Returns:
+            The marks of what is withdrawn, for `take_back`.
+        """
         folder = self.group.folder
-        for one in (folder, folder.parent / REFERENCES) if self.trial else (folder,):
-            withdraw_unproven(one, error)
+        groups = (folder, folder.parent / REFERENCES) if self.trial else (folder,)
+        stores = [store for group in groups for store in sorted(group.glob("*/samples"))]
+        return withdraw_unproven(stores, error if isinstance(error, OtherDrawsError) else None)
+
+    def take_back(self, marks: Sequence[Path]) -> None:
+        """Take what is withdrawn out of MLflow and the curves; `--resume` does what is left of it."""
+        for folder in dict.fromkeys(mark.parents[2] for mark in marks):
+            group = Group(folder.parent)
+            tracker = Tracker(self.client, group.run(folder.name)["run_id"], folder)
+            record_withdrawn(tracker, [mark.parent for mark in marks])
+            tracker.close("FINISHED" if group.finished(folder.name) else "FAILED")
+        for mark in marks:
+            mark.unlink(missing_ok=True)
 
     @contextmanager
     def tracked(self, name: str) -> Iterator[Tracker]:
@@ -126,11 +145,12 @@ class Session:
         except BaseException as error:
             interrupted = isinstance(error, (Stopped, Terminated))
             self.group.update(name, status="stopped" if interrupted else "failed")
+            withdrawn: list[Path] = []
             try:
-                if isinstance(error, OtherDrawsError) and not error.proven:
-                    self._withdraw(error)
+                withdrawn = self.withdraw(error)
             finally:
                 tracker.close("KILLED" if interrupted else "FAILED")
+            self.take_back(withdrawn)
             raise
         tracker.close("FINISHED")
         self.group.update(name, status="finished", run_id=tracker.run_id)
@@ -293,6 +313,7 @@ def run_all(session: Session, config: Experiment, side_by_side: SideBySide | Non
         tags = {"opdlab.role": "run", "opdlab.method": method, "opdlab.seed": seed}
         session.schedule(one.name, tags)
         session.group.update(one.name, repeats=one.run)
+    session.take_back(session.withdraw())
     for reference in references:
         with session.phase(f"evaluate {reference}"):
             measure_reference(session, config, reference)
