@@ -145,6 +145,17 @@ def test_copies_that_went_on_apart_are_one_model(tmp_path: Path) -> None:
     assert [list(row.cells) for row in board.rows] == [[LONG, "math/long", SHORT]]
 
 
+def test_an_older_copy_brings_nothing_back_that_was_withdrawn(tmp_path: Path) -> None:
+    write_model(tmp_path / "one" / "m", {SHORT: draws(0.5)})
+    copied(tmp_path / "one", tmp_path / "two")
+    (one,) = sample_sets(tmp_path / "one" / "m" / "samples")
+    one.withdraw("drawn otherwise")
+    for place in (tmp_path / "one", tmp_path):
+        (found,) = find(place)
+        (kept,) = found.sets
+        assert {sample.status for sample in kept.samples()} == {"server_error"}
+
+
 def test_a_page_of_copies_is_equal_to_the_byte(runs: Path, tmp_path: Path) -> None:
     renamed(runs, tmp_path / "elsewhere")
     texts = []

@@ -94,7 +94,8 @@ class Measured:
         return [self._fullest(one) for one in found.values()]
 
     def _fullest(self, one: Measurement) -> store.SampleSet:
-        """Its samples in the copy that holds most answers, then verdicts: one may have been cut short."""
+        """Its samples in the copy that knows of most withdrawals, then holds most answers and verdicts: one
+        may be older, or have been cut short."""
         copies = [store.SampleSet(place / SAMPLES, one) for place in (self.folder, *self.others)]
         return max(copies, key=_held) if len(copies) > 1 else copies[0]
 
@@ -153,10 +154,10 @@ class Measured:
 
 
 def _held(copy: store.SampleSet) -> tuple[int, ...]:
-    """Answers, verdicts that count and refusals that a copy holds; least of a damaged one."""
+    """Withdrawals, answers, verdicts that count and refusals that a copy holds; least of a damaged one."""
     try:
-        verdicts = copy.grades(copy.asked.grader)
-        return len(copy.generations()), len(verdicts), len(copy.refusals())
+        found = copy.generations(), copy.grades(copy.asked.grader), copy.refusals()
+        return copy.withdrawals, *map(len, found)
     except DataError:
         return (-1,)
 

@@ -105,7 +105,7 @@ def record_withdrawn(tracker: Tracker, draws: Collection[Path]) -> None:
             if asked.step is None:
                 (tracker.folder.parent / RESULTS).unlink(missing_ok=True)
                 tracker.artifact(folder, "samples")
-                _show(samples, tracker)
+                _tables(samples, tracker)
             else:
                 known = evaluation.headline(samples)
                 replace_metrics(tracker.folder, asked.step, f"{asked.benchmark}/", known)
@@ -115,14 +115,9 @@ def _show(samples: Sequence[Sample], tracker: Tracker) -> None:
     """A table of answers for each benchmark, some of them as traces, and the problems as data sets."""
     kept = store.sample_sets(tracker.folder / "samples")
     sets = {one.asked.benchmark: one.asked for one in kept}
-    found: dict[str, list[Sample]] = {}
-    for sample in samples:
-        found.setdefault(sample.benchmark, []).append(sample)
+    found = _tables(samples, tracker)
     traces = []
     for name, own in found.items():
-        some = own[:TABLE_ROWS]
-        rows = {column: [getattr(one, column) for one in some] for column in COLUMNS}
-        tracker.table(rows, f"evaluation-{name.replace('/', '-')}.json")
         traces += [
             {
                 "name": f"{name} {one.problem}",
@@ -141,6 +136,18 @@ def _show(samples: Sequence[Sample], tracker: Tracker) -> None:
         ]
     )
     tracker.traces(traces)
+
+
+def _tables(samples: Sequence[Sample], tracker: Tracker) -> dict[str, list[Sample]]:
+    """A table of answers for each benchmark; returns its answers by benchmark."""
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(sample.benchmark, []).append(sample)
+    for name, own in found.items():
+        some = own[:TABLE_ROWS]
+        rows = {column: [getattr(one, column) for one in some] for column in COLUMNS}
+        tracker.table(rows, f"evaluation-{name.replace('/', '-')}.json")
+    return found
 
 
 def evaluate_alone(

@@ -111,6 +111,11 @@ class SampleSet:
             if not until or _number(part) > until.get((row.problem, row.index), -1)
         ]
 
+    @property
+    def withdrawals(self) -> int:
+        """How many completions were withdrawn, if only to be drawn again."""
+        return len(_read(self.path, Withdrawal))
+
     def refusals(self) -> dict[Key, Refusal]:
         """What a server refused last and nobody has answered since; raises as `generations`."""
         found = {(row.problem, row.index): row for row in _read(self.path, Refusal)}
