@@ -12,6 +12,7 @@ import torch
 from small_models import VOCABULARY, random_rollout, small_model
 from transformers import PreTrainedModel
 
+from opdlab.bench.peak import rise
 from opdlab.errors import ModelError, NonFiniteError
 from opdlab.methods.divergences import forward_kl, reverse_kl, top_k_with_tail
 from opdlab.modelling.head import (
@@ -19,6 +20,7 @@ from opdlab.modelling.head import (
     chunked_loss,
     decoder,
     hidden_states,
+    likeliest,
     logits_of,
     project,
     rows_at_a_time,
@@ -532,3 +534,9 @@ def test_tokens_that_weigh_little_keep_their_gradient_in_float16() -> None:
         torch.testing.assert_close(
             found[20:], exact[20:], rtol=0.02, atol=0.003 * float(exact[20:].abs().max())
         )
+
+
+def test_the_likeliest_tokens_take_no_more_memory_than_their_logits() -> None:
+    model = small_model("llama", vocab_size=60000)
+    took = rise(lambda: likeliest(model, torch.randn(139, 32)), "cpu")
+    assert took < 1.5 * 139 * 60000 * 4

@@ -240,7 +240,8 @@ def likeliest(
     for part in slices(len(hidden), together):
         logits = project(model, hidden[part])[:, :vocabulary]
         top, token = logits.max(-1)
-        log_probs.append(top - logits.logsumexp(-1))
+        # In place: a sum of exponentials would take as much again.
+        log_probs.append(-logits.sub_(top[:, None]).exp_().sum(-1).log())
         tokens.append(token)
     return torch.cat(log_probs), torch.cat(tokens)
 

@@ -8,7 +8,7 @@ is found out; whether its scores then come out right is not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import accumulate
 from typing import Any
@@ -63,6 +63,7 @@ from opdlab.scoring import (
     ANY_MASK,
     TRIAL_PIECE,
     TRIAL_ROWS,
+    TRIAL_STEPS,
     WORTH_SHARING,
     Chunk,
     Continuation,
@@ -110,7 +111,7 @@ def scoring(
         recurrent = recurrent_layers(model)
         reach = None if counted is None else counted - 1
         plan = _Plan(shortened(model), size.attended, on_cpu, tree, len(recurrent), at_load, reach)
-        tried = prefixes_tried(model, asked.length)
+        tried = prefixes_tried(model, asked.reached)
         # Layers whose states are known sums, or convolutions, take rows of any length at once; others go
         # step by step.
         quick = tree and all(
@@ -247,7 +248,7 @@ class _Plan:
     hooked: bool
     recurrent: int = 0
     at_load: int = 0
-    reach: int | None = None
+    reach: int | None = field(default=None, compare=False)
     kind: tuple[Shape, torch.dtype] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -290,10 +291,14 @@ class _Plan:
         missing, early, trunk, count = 0, 0, 0, len(rollout.tokens)
         with Held(self.model) as held:
             others = beside(asked, count)
-            far = [one for one in rotary(self.model) if asked.length > one.original]
-            counted = self.reach is not None and asked.length > self.reach
-            changing = any(one.dynamic for one in far)
-            if not self.hooked or counted or changing:
+            changing = any(
+                one.dynamic and asked.reached > one.original for one in rotary(self.model)
+            )
+            counted = self.reach is not None and asked.reached > self.reach
+            alone = asked.steps > 1 and (
+                self.recurrent > 0 or len(stretches(self.model, asked.reached)) > 1
+            )
+            if not self.hooked or counted or changing or alone:
                 self._whole_forwards(rollout, asked, self.hooked and changing)
             else:
                 with hooked(self.model) as own:
@@ -304,7 +309,7 @@ class _Plan:
     def tried(self, asked: ScoredRows) -> int:
         """Bytes while it is tried, once, whether the model can be scored at such lengths."""
         together = max(asked.together(None) * asked.length, self.at_load) if self.hooked else 0
-        largest = max(asked.length, together)
+        largest = max(asked.reached, together)
         if asked.top_k:
             asked_in_all = asked.rows * asked.response * asked.top_k
             largest = max(largest, min(asked_in_all, self.leaf_chunk))
@@ -313,33 +318,37 @@ class _Plan:
             # Where the tree is found wrong, no later place is tried.
             largest = min(largest, reach + 1)
         places = [place for place in thresholds(self.model) if place <= largest]
-        longest = max(asked.length, _LONGEST_TRIED, *(place + 3 for place in places))
-        peak = self._tried_at(longest, tuple(places))
+        longest = max(asked.reached, _LONGEST_TRIED, *(place + 3 for place in places))
+        peak = self._tried_at(longest, tuple(places), asked.steps > 1)
         self.reach = reach
         return peak
 
     @cache  # noqa: B019 - of all runs with one teacher
-    def _tried_at(self, longest: int, places: tuple[int, ...]) -> int:
-        """Bytes while it is tried at rows of such lengths, and beyond these places."""
+    def _tried_at(self, longest: int, places: tuple[int, ...], followed: bool) -> int:
+        """Bytes while it is tried at rows of such lengths, beyond these places, and along chains."""
         with Held(self.model) as held:
             self._check_prefixes(prefixes_tried(self.model, longest))
             drawn = torch.zeros(max(response for _, response in TRIAL_ROWS))
             row_scores(self.model, self._tokens(1, _LONGEST_TRIED)[0], drawn, "max_prob")
             if places and self.hooked:
                 log_probs(self.model, self._tokens(1, max(places) + 3), None)
-        peak = max(held.peak, self._held_by_trial())
+        peak = max(held.peak, self._held_by_trial(followed))
         if places and self.hooked:
             peak = max(peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
         return peak
 
-    def _held_by_trial(self) -> int:
-        """Bytes while the trial's own rows are scored: with prompts shared, and in its pieces or whole."""
+    def _held_by_trial(self, followed: bool) -> int:
+        """Bytes while the trial's own rows are scored: with prompts shared, and in its pieces or whole; and
+        along chains.
+        """
         if not self.hooked or any(one.original < _LONGEST_TRIED for one in rotary(self.model)):
             return self.held(_OF_TRIAL)
         with unset_fake_temporarily():
             rollout = trial_rollout(self.model.config.get_text_config().vocab_size)
         rows = ScoredRows(len(TRIAL_ROWS), _LONGEST_TRIED - 1, 1, top_k=1)
         size, found = self.piece, self._held(rows, rollout)
+        if followed and not self.recurrent:
+            found += self._held(replace(rows, steps=TRIAL_STEPS), rollout)
         for self.piece in (TRIAL_PIECE, None):
             try:
                 found += self._held(rows, rollout, shares=False)
@@ -377,7 +386,9 @@ class _Plan:
         del states, before
         self._vocabulary(found)
         if len(tree):
-            log_probs(self.model, self._tokens(asked.top_k, longest), None, -1)
+            # Of a chain each token is a forward of its own.
+            rows = asked.top_k if asked.steps == 1 else 1
+            log_probs(self.model, self._tokens(rows, longest + asked.steps - 1), None, -1)
         del known
 
     def _tree(
@@ -396,7 +407,8 @@ class _Plan:
             spans = stretches(self.model, asked.length)
             sharing = shares and own.name in ANY_MASK and len(spans) == 1 and not own.recurrent
             states = response_states(rollout, WORTH_SHARING if sharing else 1.0)
-            passes = leaf_chunks(tree, [span.last for span in spans], self.leaf_chunk)
+            at_once = min(self.leaf_chunk, self.reach or self.leaf_chunk)
+            passes = leaf_chunks(tree, [span.last for span in spans], at_once)
         keep, share, early = len(tree) > 0, (1.0, 1.0), 0
         if states.prompt is not None:
             hidden, trunks = self._shared(own, lengths, states, keep)

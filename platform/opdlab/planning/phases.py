@@ -179,12 +179,8 @@ def _student(experiment: Experiment, step: Step, device: torch.device) -> Memory
     if step.sampled < step.rows and not _in_equal_rows(config, step.length):
         # Where places are filled again, what they hold is not bounded by what is still to come.
         columns = most_columns(step.length, experiment.rollout.max_new_tokens, on_cpu)
-    # Short prompts, however long the longest is, are prefilled in one forward; equal ones once.
-    prefilled = -(-step.sampled // experiment.rollout.group_size)
-    if prefilled < step.sampled < step.rows:
-        prefilled += 1  # where a place is filled again within a group
     passing = {
-        SAMPLING: student.states * (step.sampled + prefilled)
+        SAMPLING: student.states * step.sampled
         + cached * step.sampled * columns
         + whole
         + (_packed(Shape.of(config), step.stored) if on_cpu else casts),

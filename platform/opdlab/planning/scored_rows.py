@@ -38,9 +38,14 @@ class ScoredRows:
         """Tokens of a row."""
         return self.prompt + self.response
 
+    @property
+    def reached(self) -> int:
+        """Tokens of a row with what may follow its candidates."""
+        return self.length + self.steps - 1
+
     def together(self, most: int | None, reach: int | None = None) -> int:
         """Rows that are scored together; `most` tokens of a row are scored with others, `reach` in all."""
-        if most is not None and self.length > most:
+        if self.reached > min(most or self.reached, reach or self.reached):
             return 1
         return max(1, min(self.rows, min(TRUNK_TOKENS, reach or TRUNK_TOKENS) // self.length))
 

@@ -220,24 +220,22 @@ class Decoder:
         bodies = [(*tokens[:-1], *tokens[:1] * (width + 1 - len(tokens))) for tokens in unique]
         forget(self.model)
         prefilled = PrefilledCache(width, self.device)
-        self._fill(prefilled, sent(bodies, self.device), [len(tokens) - 1 for tokens in unique])
+        of_unique = [len(tokens) - 1 for tokens in unique]
+        source = [unique[tokens] for tokens in known]
+        states, count = self.cache.states, len(self.rows)
+        filled = None if states is None else states.filled(of_unique, source, places, count)
+        given = past(self.model, prefilled, states is not None)
+        with unpacked_rows(), filled or nullcontext():
+            inputs = sent(bodies, self.device)
+            self.model(input_ids=inputs, **given, **last_logits_only(self.model))
         lengths = [len(tokens) - 1 for tokens in known]
         coming = self.draw.max_new_tokens - min(len(self.said[row]) for row in rows)
-        self.cache.fill(places, prefilled, [unique[tokens] for tokens in known], lengths, coming)
+        self.cache.fill(places, prefilled, source, lengths, coming)
         for place, row in zip(places, rows, strict=True):
             self.rows[place] = row
         last = sent([[tokens[-1]] for tokens in known], self.device)
         # Not in place: the tokens of the last step are still to be recorded.
         self.last = self.last.index_copy(0, sent(places, self.device), last)
-
-    def _fill(
-        self, prefilled: PrefilledCache, bodies: Int[Tensor, "B S"], lengths: list[int]
-    ) -> None:
-        model, states = self.model, self.cache.states
-        given = past(model, prefilled, states is not None)
-        kept = nullcontext(prefilled.states) if states is None else states.prefilled(lengths)
-        with unpacked_rows(), kept as prefilled.states:
-            model(input_ids=bodies, **given, **last_logits_only(model))
 
     def stretch(self, enough: int) -> list[tuple[int, list[int]]]:
         """Decode with the same rows in the same places until `enough` have ended.

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from opdlab.modelling import State
 from opdlab.sampling.row_states import RowStates
 from opdlab.shapes import Bool, Int, Tensor
 from opdlab.transfers import sent
@@ -21,13 +20,11 @@ class PrefilledCache(Cache):
 
     Attributes:
         width: columns of the rows, filler included.
-        states: after each row's last token, by recurrent layer.
     """
 
     def __init__(self, width: int, device: torch.device) -> None:
         super().__init__(layer_class_to_replicate=DynamicLayer)
         self.width, self.device = width, device
-        self.states: dict[int, State] = {}
 
 
 class KeylessLayer:
@@ -163,8 +160,6 @@ class GrowingCache(Cache):
             for theirs, ours in zip((new.keys, new.values), old.buffers, strict=True):
                 laid = theirs.transpose(1, 2)[row, column].transpose(1, 2)
                 ours[place, :, self.end - width : self.end] = laid.to(ours.dtype)
-        if self.states is not None:
-            self.states.fill(place, prefilled.states, row[:, 0], len(self.start))
         for b, n in zip(places, lengths, strict=True):
             self.start[b] = self.end - n
 

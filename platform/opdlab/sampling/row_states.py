@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from transformers import PreTrainedModel
 
-from opdlab.modelling import RecurrentLayer, State, recurrent_layers, select, taken_over
+from opdlab.modelling import RecurrentLayer, State, recurrent_layers, taken_over
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import sent
 
@@ -33,23 +33,27 @@ class RowStates:
         return [part for state in self._states.values() for part in state.values()]
 
     @contextmanager
-    def prefilled(self, lengths: Sequence[int]) -> Iterator[dict[int, State]]:
+    def filled(
+        self, lengths: Sequence[int], source: list[int], places: list[int], count: int
+    ) -> Iterator[None]:
         """Within, forwards are of rows of so many tokens, with filler behind them.
 
-        Gives the states after each row's own last token, by layer, once a forward has been made. Rows go on
-        together to the next length at which one ends, so no state sees a filler.
+        The states after each row's own last token go into places, layer by layer, so that they are there
+        once. Rows go on together to the next length at which one ends, so no state sees a filler.
+
+        Args:
+            source: row that each of `places` takes.
+            count: places in all.
         """
-        found: dict[int, State] = {}
         host = torch.tensor(lengths)
         order = host.argsort(descending=True, stable=True)
+        back = order.argsort()
         stops = sorted({length for length in lengths if length})
 
         def mix(
             layer: RecurrentLayer, inputs: Float[Tensor, "B S H"], arguments: dict[str, Any]
         ) -> Float[Tensor, "B S H"]:
-            there = sent(order.tolist(), inputs.device)
-            back = sent(order.argsort().tolist(), inputs.device)
-            inputs = inputs[there]
+            inputs = inputs[sent(order.tolist(), inputs.device)]
             column = torch.arange(inputs.shape[1], device=inputs.device).expand(inputs.shape[:2])
             output, after = torch.zeros_like(inputs), layer.blank(inputs, column, arguments)
             state, begin = None, 0
@@ -63,11 +67,18 @@ class RowStates:
                 for name, kept in state.items():
                     after[name][going:rows] = kept[going:]
                 begin = stop
-            found[layer.index] = select(after, back)
-            return output[back]
+            if layer.index not in self._states:
+                self._states[layer.index] = {
+                    name: part.new_zeros(count, *part.shape[1:]) for name, part in after.items()
+                }
+            place, row = (sent(some, inputs.device) for some in (places, back[source].tolist()))
+            for name, part in after.items():
+                held = self._states[layer.index][name]
+                held.index_copy_(0, place, part[row].to(held.dtype))
+            return output[sent(back.tolist(), inputs.device)]
 
         with taken_over(self.layers, mix):
-            yield found
+            yield
 
     @contextmanager
     def stepping(self, column: Int[Tensor, "B one"]) -> Iterator[None]:
@@ -109,23 +120,6 @@ class RowStates:
             yield
         finally:
             self._trying = False
-
-    def fill(
-        self,
-        places: Int[Tensor, "n"],
-        found: dict[int, State],
-        source: Int[Tensor, "n"],
-        count: int,
-    ) -> None:
-        """Lay rows of `prefilled` into places, of which there are so many in all."""
-        for layer, state in found.items():
-            if layer not in self._states:
-                self._states[layer] = {
-                    name: part.new_zeros(count, *part.shape[1:]) for name, part in state.items()
-                }
-            for name, part in state.items():
-                held = self._states[layer][name]
-                held.index_copy_(0, places, part[source].to(held.dtype))
 
     def widen(self, count: int) -> None:
         """Add places at the back, so that there are so many."""

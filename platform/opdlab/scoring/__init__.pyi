@@ -55,6 +55,7 @@ from .tree import (
 from .trial import (
     TRIAL_PIECE as TRIAL_PIECE,
     TRIAL_ROWS as TRIAL_ROWS,
+    TRIAL_STEPS as TRIAL_STEPS,
     trial_rollout as trial_rollout,
     tried_at_load as tried_at_load,
 )

@@ -71,7 +71,8 @@ def follow(
         (place,) = going.nonzero(as_tuple=True)
         if step == ahead.beyond or not len(place):
             break
-        alive, chain = alive[place], chain.of(to_device(place, model.device))
+        alive = alive[place]
+        chain.restrict(to_device(place, model.device))
         leaves = Branch(leaves.row[place], leaves.column[place] + 1, token[place])
     return _joined(found, looked, ahead.over)
 

@@ -139,17 +139,15 @@ class Chain:
 
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Take the leaves of a pass into the chains."""
-        self.keys.setdefault(layer, []).append(key)
-        self.values.setdefault(layer, []).append(value)
+        # Views would hold what was computed together with them.
+        self.keys.setdefault(layer, []).append(key.contiguous())
+        self.values.setdefault(layer, []).append(value.contiguous())
 
-    def of(self, leaves: Int[Tensor, "n"]) -> Chain:
-        """The chains of some leaves."""
-
-        def chosen(parts: dict[int, list[Tensor]]) -> dict[int, list[Tensor]]:
-            return {n: [one.index_select(1, leaves) for one in part] for n, part in parts.items()}
-
-        column = [one[leaves] for one in self.column]
-        return Chain(column, chosen(self.keys), chosen(self.values))
+    def restrict(self, leaves: Int[Tensor, "n"]) -> None:
+        """Go on with the chains of these leaves alone; never are all keys there twice."""
+        self.column = [one[leaves] for one in self.column]
+        for parts in (*self.keys.values(), *self.values.values()):
+            parts[:] = [one.index_select(1, leaves) for one in parts]
 
 
 @dataclass(eq=False)

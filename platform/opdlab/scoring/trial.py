@@ -36,6 +36,8 @@ TRIAL_ROWS = ((6, 2), (2, 5), (6, 3))
 """Tokens of prompt and response of each row that is tried."""
 TRIAL_PIECE = 3
 """Tokens of a piece of these rows."""
+TRIAL_STEPS = 3
+"""How far their candidates are followed, of teachers that shall follow any."""
 
 # What is tried when a model is loaded: so many tokens of a row, and tokens times weights. Beyond,
 # it is tried when a rollout is that long, on the device that it is scored on.
@@ -159,7 +161,7 @@ def try_chains(teacher: OnTrial) -> None:
     if not teacher.follows:
         return
     rollout, questions = _trial(teacher)
-    questions = replace(questions, lookahead=Lookahead(steps=3))
+    questions = replace(questions, lookahead=Lookahead(TRIAL_STEPS))
     fault = "its layers keep a state"
     if not recurrent_layers(teacher.model):
         truth = naive_scores(teacher.model, rollout, questions, teacher.vocabulary)
