@@ -230,7 +230,7 @@ def test_a_prompt_that_goes_on_from_the_state_of_a_shorter_one_is_read_whole(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_wrong_row_does_not_hide_behind_right_ones_and_rounding(dtype: torch.dtype) -> None:
-    """Off by what a model is whose positions count filler: RoFormer, of as many layers."""
+    """Nor one that is off by less than what another order of sums changes."""
     model: Any = small_model("llama")
     model = model.to(dtype)
 
@@ -239,10 +239,10 @@ def test_a_wrong_row_does_not_hide_behind_right_ones_and_rounding(dtype: torch.d
         logits = [model(input_ids=torch.tensor([row])).logits[0, -4:-1] for row in rows]
         log_p = [one.float().log_softmax(-1)[[0, 1, 2], [5, 6, 7]] for one in logits]
         if not way.alike:
-            log_p[1] = log_p[1] - 0.13
+            log_p[1] = log_p[1] - 0.03
         return rows, torch.cat(log_p)
 
-    with torch.no_grad(), pytest.warns(UserWarning, match=r"equal length .*off by 0\.13 nats"):
+    with torch.no_grad(), pytest.warns(UserWarning, match=r"equal length .*off by 0\.03 nats"):
         assert manner(model, 9, (), trial).alike
 
 

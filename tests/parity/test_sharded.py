@@ -5,6 +5,10 @@ The processes have rows of unequal number and length, so they make unequal numbe
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+import shutil
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,12 +16,14 @@ from typing import Any
 
 import pytest
 import torch
+from gpu.small_runs import experiment, models, train
 from small_models import random_rollout, small_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 from two_processes import in_two_processes
 
+from opdlab.errors import ModelError
 from opdlab.modelling import ShardedWeights
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.sampling import CachedEngine, RolloutEngine
@@ -164,3 +170,22 @@ def failing(rank: int) -> None:
 def test_a_teacher_that_refuses_rows_in_one_process_ends_both(tmp_path: Path) -> None:
     found = in_two_processes(tmp_path, failing)
     assert all(one.startswith("PeerError: training process 1 failed") for one in found), found
+
+
+def taught_by_answers(folder: Path) -> None:
+    student = shutil.copytree(models()[0], folder / "student") / "config.json"
+    student.write_text(json.dumps({**json.loads(student.read_text()), "is_causal": False}))
+    config = experiment({"type": "sft"}, strategy="fsdp")
+    looking = config.student.model_copy(update={"path": str(student.parent)})
+    train(config.model_copy(update={"student": looking}), folder)
+
+
+def test_a_student_that_looks_ahead_is_refused_before_it_learns_what_others_wrote(
+    tmp_path: Path,
+) -> None:
+    fork = multiprocessing.get_context("fork")
+    with (
+        ProcessPoolExecutor(1, fork, partial(torch.set_num_threads, 1)) as one,
+        pytest.raises(ModelError, match="depends on later tokens"),
+    ):
+        one.submit(taught_by_answers, tmp_path).result()

@@ -162,6 +162,7 @@ class Distillation(L.LightningModule):
                 self.collecting = True
                 self.collected = self.collector.collect(place)
                 self.collecting = False
+                self.objective.require_prefixes(self.collected.rollout)
             collected = self.collected
         started = perf_counter()
         self.metrics = {}

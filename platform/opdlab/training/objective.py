@@ -17,6 +17,7 @@ from opdlab.modelling import (
     TokenLosses,
     Weights,
     WholeWeights,
+    check_prefixes,
     checkpointed,
     chunked_loss,
 )
@@ -93,6 +94,18 @@ class Objective:
         self.method = config.method
         self.token_loss = returned.TokenLoss(config.method)
         self.listed_loss = returned.TokenLoss(config.method, "listed_loss")
+
+    def require_prefixes(self, rollout: Rollout) -> None:
+        """Refuse rows of a step that their loss refuses itself where it is no forward of all devices.
+
+        Raises:
+            ModelError: as `check_prefixes`.
+        """
+        if self.weights.spread:
+            host = rollout.host
+            with self.weights.together():
+                longest = int((host.prompt_lengths + host.response_lengths).max())
+                check_prefixes(self.student.model, longest)
 
     def loss(self, batch: MicroBatch) -> tuple[Float[Tensor, ""], TokenLosses]:
         """The batch's share of the step's mean, with the gradient, and what every token has of it."""
