@@ -40,7 +40,7 @@ from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import take
 from opdlab.evaluation.measured import Answer, Subject, evaluate, headline
 from opdlab.evaluation.served import Served
-from opdlab.evaluation.store import SampleSet, sample_sets
+from opdlab.evaluation.store import sample_sets
 from opdlab.files import read_metrics
 from opdlab.identity import Owner
 from opdlab.modelling import models
@@ -48,7 +48,7 @@ from opdlab.peers import failing_together
 from opdlab.records import Verdict
 from opdlab.sampling import rescoring
 from opdlab.sampling.rollout import CachedEngine
-from opdlab.serving import sampler, transport
+from opdlab.serving import sampler, served_rollout, transport
 from opdlab.serving.access import Access
 from opdlab.serving.client import Client
 from opdlab.serving.engine import OpenAIEngine, hand_over
@@ -141,6 +141,12 @@ def test_what_another_version_kept_is_asked_for_again(tmp_path: Path) -> None:
     received.add(1, {"text": "x", "tokens": 1, "stop": "eos"})
     assert received.known(lambda told: Answer(**told)) == {1: Answer("x", 1, "eos")}
     assert received.known(Reply.read) == {}
+
+
+def test_no_process_hides_what_another_has_seen_of_the_server(tmp_path: Path) -> None:
+    kept_in(tmp_path).mark("how", "why")
+    kept_in(tmp_path).mark("how")
+    assert (tmp_path / UNPROVEN).read_text() == "how\nwhy"
 
 
 ENDINGS = ["a signal", "away", "a signal while answers are looked at", "other weights"]
@@ -317,8 +323,8 @@ def test_what_a_server_answered_to_an_earlier_process_is_withdrawn_unless_it_sho
 ) -> None:
     """Of four runs two were answered otherwise, and one after enough was seen of the server.
 
-    MLflow and the curve of a training lose what is withdrawn at once, or, where the process is killed
-    before it withdraws anything, with the next process, even if the server was put right by then.
+    MLflow and the curve of a training lose what is withdrawn at once, or, where the process is killed as
+    soon as it sees the fault, with the next process, even if the server was put right by then.
     """
     subject = subject_of(student, engine(server, concurrency=4))
     group, references = Group(tmp_path / "trial-1"), Group(tmp_path / REFERENCES)
@@ -362,7 +368,8 @@ def test_what_a_server_answered_to_an_earlier_process_is_withdrawn_unless_it_sho
     exact.setattr(sampler, "FEW", 0)
     with exact.context() as patch:
         if killed:
-            patch.setattr(SampleSet, "withdraw", lambda *_: raised(Stopped(signal.SIGKILL)))
+            patch.setattr(served_rollout, "OtherDrawsError", lambda *_: Stopped(signal.SIGKILL))
+            patch.setattr(run.Session, "withdraw", lambda *_: [])
         with pytest.raises(Stopped if killed else OtherDrawsError):
             evaluated("later", samples=4)
     if killed:

@@ -75,14 +75,18 @@ class Received:
         self._write([row for row in rows if self.keys[row] in self._open], None)
         self.settled(self.keys[row] for row in rows)
 
-    def mark(self, how: str) -> None:
+    def mark(self, how: str, reason: str = "") -> None:
         """Note that the samples may have to be withdrawn, by a later process too.
 
         Args:
             how: server, temperature and top-p.
+            reason: why they have to be; empty while nothing is known.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path.with_name(UNPROVEN), how)
+        mark = self.path.with_name(UNPROVEN)
+        # Another process of the same evaluation may have seen more.
+        if reason or not (mark.exists() and mark.read_text().partition("\n")[2]):
+            write_whole(mark, f"{how}\n{reason}")
 
     def unmark(self) -> None:
         """Note that they were drawn as asked."""

@@ -349,12 +349,11 @@ class ServedRollout:
                 f"{how.access.url} does not sample at temperature {how.temperature:g} and top-p "
                 f"{how.top_p:g}: {fault}"
             )
-            self.link.unproven.pop(settings, None)
-            raise OtherDrawsError(
-                f"{said}. Look for settings of the server that override those of a request",
-                settings in self.link.proven,
-                how.named,
-            )
+            said += ". Look for settings of the server that override those of a request"
+            # First of all: whoever is killed from here on leaves word of it.
+            for received in self.link.unproven.pop(settings, {}).values():
+                received.mark(how.named, said)
+            raise OtherDrawsError(said, settings in self.link.proven, how.named)
         if whole.suffices:
             self.link.proven.add(settings)
             for received in self.link.unproven.pop(settings, {}).values():
