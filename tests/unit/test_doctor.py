@@ -245,6 +245,13 @@ def test_the_smallest_context_counts_and_a_stretched_one_is_as_long_as_it_says()
     assert fits(whole, "rollout.max_new_tokens=300").status == "pass"
 
 
+def test_a_rollout_server_that_is_away_is_found(probe: Probe) -> None:
+    served = one_run("rollout={type: openai, url: 'http://127.0.0.1:9/v1', patience_s: 0.01}")
+    (line,) = doctor_models.rollout_server(replace(probe, config=served))
+    assert line.what == "the rollout server answers"
+    assert_fails(line, "127.0.0.1:9")
+
+
 def test_an_eos_that_is_lost_is_found(probe: Probe) -> None:
     assert doctor_models.answers_end(probe).status == "pass"
     lost = replace(probe.rollout, eos_ids=(10_000,))
