@@ -31,7 +31,7 @@ from opdlab.modelling.models import positions
 from opdlab.modelling.prefix_law import check_prefixes
 from opdlab.records import Questions, Rollout, TeacherScores
 from opdlab.sampling.draws import choose, uniforms, weigh
-from opdlab.sampling.manner import Manner, manner
+from opdlab.sampling.manner import Manner, company, manner
 from opdlab.sampling.rescoring import scored
 from opdlab.sampling.rollout import CachedEngine, GenerateEngine, RolloutEngine
 from opdlab.scoring.length_groups import states_before_tokens
@@ -253,18 +253,22 @@ def test_state_that_the_cache_does_not_hold_is_refused_with_what_to_do() -> None
         )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "known"), [(torch.float32, True), (torch.bfloat16, True), (torch.bfloat16, False)]
+)
 def test_a_counter_of_its_own_keeps_the_tree_to_shorter_passes_and_is_said(
-    dtype: torch.dtype,
+    dtype: torch.dtype, known: bool
 ) -> None:
-    """Also where rounding hides what it does in the few tokens of a trial."""
+    """Also where rounding hides what it does in a few tokens, and where nothing tells that it counts."""
     model: Any = small_model("llama4-floor")
     model = model.to(dtype)
+    model.config.attn_temperature_tuning = known
     with pytest.warns(UserWarning, match="depends on more than positions from 16 tokens"):
         teacher = Teacher(model).probe()
     assert (teacher.way, teacher.reach) == ("tree", THRESHOLD - 1)
     with pytest.warns(UserWarning, match="only rows of equal length are decoded together"):
         CachedEngine(max_new_tokens=20).sample(model, [[5, 6]], [0], eos_ids=(), pad_id=0)
+    assert not company(model, 22).padded
 
 
 @pytest.mark.parametrize("family", ["deepseek_v32-ties", "glm_moe_dsa-ties"])

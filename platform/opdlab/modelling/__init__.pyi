@@ -32,7 +32,7 @@ from .eval_mode import (
     replaced as replaced,
     sampling_mode as sampling_mode,
 )
-from .exact_numbers import in_float32 as in_float32
+from .exact_numbers import hides_faults as hides_faults, in_float32 as in_float32
 from .fetching import Fetched as Fetched, fetch as fetch
 from .foreign import (
     code_of as code_of,

@@ -9,18 +9,35 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+from transformers import PreTrainedModel
+
+from opdlab.modelling.eval_mode import sampling_mode
 
 _HALF = (torch.bfloat16, torch.float16)
 
 
+def hides_faults(model: PreTrainedModel) -> bool:
+    """Whether a model computes in half precision, with weights that `in_float32` can read."""
+    whole = model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type)
+    return not whole and all(type(one.data) is torch.Tensor for one in model.parameters())
+
+
 @contextmanager
-def in_float32(device: torch.device) -> Iterator[None]:
+def in_float32(model: PreTrainedModel) -> Iterator[None]:
     """Within, operations of torch compute and answer in float32, whatever the format of weights is.
 
-    A copy of a weight in float32 takes room for as long as one operation needs it.
+    Without gradients or dropout. A copy of a weight in float32 takes room for as long as one operation
+    needs it. Kernels of others may refuse float32.
     """
-    with torch.autocast(device.type, enabled=False), _InFloat32():
-        yield
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        # In inference mode convolutions come here before they compare formats.
+        whole = torch.autocast(model.device.type, enabled=False)
+        with sampling_mode(model), whole, _InFloat32():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class _InFloat32(TorchDispatchMode):
@@ -41,8 +58,8 @@ class _InFloat32(TorchDispatchMode):
         format = written[0].dtype if written and written[0].dtype in _HALF else torch.float32
 
         def cast(value: Any) -> Any:
-            if value in _HALF if isinstance(value, torch.dtype) else False:
-                return torch.float32
+            if isinstance(value, torch.dtype):
+                return torch.float32 if value in _HALF else value
             if not isinstance(value, torch.Tensor) or view or any(value is one for one in written):
                 return value
             return value.to(format) if value.dtype in (*_HALF, torch.float32) else value
