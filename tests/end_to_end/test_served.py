@@ -16,7 +16,7 @@ from end_to_end.laboratory import Laboratory
 from end_to_end.model_server import TransformersServer
 from planted import found, planted
 
-from opdlab.configuration.config import Evaluation
+from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.errors import ServerError
 from opdlab.evaluation.measured import Measured, Subject, evaluate
 from opdlab.evaluation.served import open_served

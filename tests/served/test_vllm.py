@@ -18,7 +18,7 @@ import torch
 from served.vllm_server import VllmServer, small_llama, vllm_missing
 from transformers import PreTrainedModel
 
-from opdlab.configuration.config import Evaluation
+from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.errors import RefusedError, ServerError
 from opdlab.evaluation.measured import Measured, Subject, evaluate
 from opdlab.evaluation.served import open_served

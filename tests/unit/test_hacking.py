@@ -9,8 +9,9 @@ import pytest
 from end_to_end.laboratory import save_model
 from unit.test_training import build, fit, rollout_of
 
-from opdlab.configuration.config import Experiment, HackingWatch
+from opdlab.configuration.config import Experiment
 from opdlab.configuration.loader import load_experiment
+from opdlab.configuration.training_settings import HackingWatch
 from opdlab.training.hacking import Alarms, longest_repeat, unwatched
 
 SETTINGS = HackingWatch(window=5)

@@ -27,7 +27,7 @@ from filelock import FileLock
 from misbehaving_server import REPLIES, MisbehavingServer
 from transformers import GenerationConfig, PreTrainedModel
 
-from opdlab.configuration.config import Evaluation
+from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.configuration.loader import load_experiment
 from opdlab.console import Stopped, StopRequest
 from opdlab.doctor.probe import draw

@@ -14,7 +14,7 @@ from run_folders import draws, write_reference, write_run
 from sample_rows import rows
 from small_models import small_model
 
-from opdlab.configuration.config import Evaluation
+from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.console.terminal import console
 from opdlab.errors import UngradedError
 from opdlab.evaluation import headline, over_seeds

@@ -13,8 +13,8 @@ import torch
 from end_to_end.laboratory import save_model
 from unit.test_training import build, fit, rollout_of
 
-from opdlab.configuration.config import Mask
 from opdlab.configuration.loader import load, load_experiment
+from opdlab.configuration.training_settings import Mask
 from opdlab.errors import ConfigError, DataError
 from opdlab.methods.divergences import policy_gradient
 from opdlab.methods.grpo import group_advantage

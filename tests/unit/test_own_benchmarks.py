@@ -15,7 +15,7 @@ import tiny_chat
 import torch
 from small_models import small_model
 
-from opdlab.configuration.config import Evaluation
+from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.configuration.loader import load_experiment
 from opdlab.doctor.data_check import check
 from opdlab.errors import ConfigError, DataError, ModelError, OpdlabError

@@ -9,7 +9,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from opdlab.configuration.config import Evaluation
+from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.diagnosis.observation import Tokens
 from opdlab.diagnosis.observe import Asked, Bench, graded
 from opdlab.evaluation.measured import Answer, Measured, draw_missing, grade_missing, judge

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
-from opdlab.configuration.config import Experiment, Model, Specialist
+from opdlab.configuration.config import Experiment
 from opdlab.configuration.loader import load_experiment, load_pretraining, variants
+from opdlab.configuration.model_settings import Model, Specialist
 from opdlab.configuration.prompt_settings import DatasetPrompts
 from opdlab.console.terminal import SymbolConsole
 from opdlab.errors import ModelError

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from opdlab.bench.whole import Cost, show_whole
 from opdlab.cli import app
-from opdlab.configuration.config import Experiment, Model
+from opdlab.configuration.config import Experiment
 from opdlab.configuration.loader import load_experiment, variants
+from opdlab.configuration.model_settings import Model
 from opdlab.errors import ConfigError, OutOfRoomError, needing_room
 from opdlab.modelling import models
 from opdlab.planning import room

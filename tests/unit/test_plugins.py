@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from opdlab.configuration.config import AnyEngine, AnyEvaluator, AnyMethod, Experiment
+from opdlab.configuration.config import AnyEngine, AnyMethod, Experiment
 from opdlab.configuration.loader import json_schema, load, load_experiment, save_resolved
+from opdlab.configuration.posing import AnyEvaluator
 from opdlab.errors import ConfigError, PluginError
 from opdlab.plugins import registry as plugins
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from opdlab.configuration.config import Evaluation
+from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.evaluation.measured import sampling_engine
 from opdlab.sampling.rollout import CachedEngine
 

@@ -20,8 +20,8 @@ from misbehaving_server import MisbehavingServer
 from taught_pair import ENTRIES, STUDENT, TEACHER, here, rollout, student
 from transformers import PreTrainedModel
 
-from opdlab.configuration.config import Taught
 from opdlab.configuration.loader import load_experiment
+from opdlab.configuration.model_settings import Taught
 from opdlab.configuration.server_settings import Server
 from opdlab.doctor.models import answers_fit
 from opdlab.doctor.probe import Cast

@@ -32,7 +32,8 @@ from unit.test_misbehaving_servers import (
     served_module,
 )
 
-from opdlab.configuration.config import Evaluation, Experiment
+from opdlab.configuration.config import Experiment
+from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.console import Stopped, StopRequest
 from opdlab.errors import AwayError, OtherDrawsError, RefusedError, ServerError
 from opdlab.evaluation.comparison import RESULTS, last_sets

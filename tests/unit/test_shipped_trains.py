@@ -16,8 +16,9 @@ import torch
 from gpu.small_runs import experiment, models, train
 
 from opdlab.api.stored_scores import score
-from opdlab.configuration.config import Experiment, Training
+from opdlab.configuration.config import Experiment
 from opdlab.configuration.loader import load_experiment, variants
+from opdlab.configuration.training_settings import Training
 from opdlab.errors import ConfigError
 from opdlab.modelling.models import DTYPES
 from opdlab.training.fit import require_accelerator

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from opdlab.configuration.config import Training
 from opdlab.configuration.loader import load_experiment, variants
 from opdlab.configuration.several_seeds import repeats
+from opdlab.configuration.training_settings import Training
 from opdlab.errors import ConfigError
 from opdlab.sweeps import worker
 from opdlab.training.cards import VISIBLE, here, shared_out

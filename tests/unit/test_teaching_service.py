@@ -22,8 +22,8 @@ from teach_server import Teaching, teaching
 from transformers import PreTrainedModel
 
 import opdlab
-from opdlab.configuration.config import Taught
 from opdlab.configuration.loader import load_experiment
+from opdlab.configuration.model_settings import Taught
 from opdlab.configuration.server_settings import Server
 from opdlab.errors import ConfigError, DataError, ModelError, RefusedError, ServerError
 from opdlab.methods.forward_kl import ForwardKL

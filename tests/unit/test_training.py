@@ -22,7 +22,8 @@ from misbehaving_server import MisbehavingServer
 from small_models import random_rollout
 from token_server import TokenServer
 
-from opdlab.configuration.config import Experiment, Training
+from opdlab.configuration.config import Experiment
+from opdlab.configuration.training_settings import Training
 from opdlab.console import Stopped, StopRequest
 from opdlab.errors import NonFiniteError, PluginError, RefusedError
 from opdlab.evaluation.measured import Subject

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from opdlab.configuration.config import Experiment, Model, Teacher
+from opdlab.configuration.config import Experiment
 from opdlab.configuration.explain import Found
+from opdlab.configuration.model_settings import Model, Teacher
 from opdlab.configuration.prompt_settings import DatasetPrompts
 from opdlab.datafiles import is_pattern, names_file
 from opdlab.errors import DataError, ModelError, OutOfReachError

@@ -6,9 +6,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from opdlab.configuration.config import AnyEngine, Beta, Evaluation
+from opdlab.configuration.config import AnyEngine
+from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.configuration.posing import ExplainedSource
 from opdlab.configuration.section import Section
+from opdlab.configuration.training_settings import Beta
 from opdlab.sampling import CachedEngine
 from opdlab.seeds import LARGEST_SEED
 
