@@ -25,7 +25,7 @@ def names(text: str) -> list[str]:
 
 REASONS = {
     "counts or watches the calls of what runs unchanged": names(
-        "attend attention_with_lse of _held_by_trial _move _fill fill _sha256 adapt _leaf_states "
+        "attend attention_with_lse of _held_by_trial _move fill _sha256 adapt _leaf_states "
         "_scores score unsure training_step may_fork recorded judge drawn draw_missing answer"
     ),
     "breaks our code, to see that a check or a test notices": names(
@@ -37,12 +37,12 @@ REASONS = {
         "lazy_import_flash_attention t.gguf perf_counter timed snapshot_download"
     ),
     "gives what another version, data set, answer or size of a model would give": names(
-        "samples contexts version tokenizer folder source other trunk_piece rows_at_a_time"
+        "samples contexts version tokenizer folder source held trunk_piece rows_at_a_time"
     ),
     "comes in the midst, where no signal or fault can be timed: a stop, a fault, another process": (
         names(
             "end grade grade_missing write write_whole drawn_answers experiments app _keep_refused "
-            "compared require work"
+            "compared require work withdraw"
         )
     ),
     "is a server's in the tests' own hands": names("get complete identity"),
@@ -63,13 +63,12 @@ PRIVATE = {
         "_session _statistics _sweep_table _turned _asked _value"
     ),
     "is one step of what goes on for long": names(
-        "_draw _left _named _next _rollout _step _take _give_back _clear _boot _tell_unproven "
-        "_withdraw _end"
+        "_draw _left _named _next _rollout _step _take _give_back _clear _boot _tell_unproven _end"
     ),
     "says which of several ways to one result was taken": names(
-        "_goes_on _length _quicker _recorded _states _trial"
+        "_goes_on _length _quicker _recorded _trial"
     ),
-    "is watched, see above": names("_fill _held_by_trial _leaf_states _move _scores _sha256"),
+    "is watched, see above": names("_leaf_states _move _scores _sha256"),
     "is called so by notebooks": names("_repr_html_"),
 }
 """Why tests look at what is private."""
@@ -174,10 +173,10 @@ def test_tests_replace_our_code_and_look_behind_it_for_a_reason_only() -> None:
     tests = {path: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
     patching = re.compile(rf"\.(?:{'|'.join(PATCHING)})\(")
     patches = {n for text in tests.values() if patching.search(text) for n in replaced(text)}
-    assert patches == known(REASONS)
+    assert not patches - known(REASONS), "set a parameter, or tell the reason in REASONS"
     looking = re.compile(r"\w\._[a-z]|import .*\b_[a-z]|^    _[a-z]\w+,$", re.MULTILINE)
     seen = {n for text in tests.values() if looking.search(text) for n in looked_at(text, private)}
-    assert seen == known(PRIVATE)
+    assert not seen - known(PRIVATE), "use what is public, or tell the reason in PRIVATE"
 
 
 def test_modules_remember_what_is_listed_here_only() -> None:
@@ -186,7 +185,7 @@ def test_modules_remember_what_is_listed_here_only() -> None:
         changed = {name for pair in CHANGES.findall(text) for name in pair if name}
         own = set(re.findall(r"^(_?[A-Z][A-Z0-9_]*)\b[^=\n]*=", text, re.MULTILINE))
         found |= {f"{path.parent.name}/{path.stem}:{name}" for name in changed & own}
-    assert found == known(STATE)
+    assert not found - known(STATE), "keep it in an object, or tell the reason in STATE"
 
 
 def test_what_computes_prints_nothing() -> None:

@@ -16,13 +16,14 @@ from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import Any
 
-from opdlab_evaluators.answers.expression import Unsupported, is_dear, letters, mentions
+from opdlab_evaluators.answers.expression import Unsupported
 from opdlab_evaluators.answers.layout import tidy
 from opdlab_evaluators.answers.matching import Matching
 from opdlab_evaluators.answers.quantity import Beyond
 from opdlab_evaluators.answers.thing import Context, Thing
 from opdlab_evaluators.answers.things import ambiguous_list, read
 from opdlab_evaluators.answers.tokens import LONGEST, Unread, tokens_of
+from opdlab_evaluators.answers.trees import is_dear, letters, mentions
 from opdlab_evaluators.answers.words import choice_of, plain_words, says_words, words_of_unit
 
 FLOAT_ROUNDING = 40

@@ -10,11 +10,11 @@ from typing import Any
 import mpmath
 
 from opdlab_evaluators.answers import region as regions
-from opdlab_evaluators.answers.expression import Tree, letters, value
 from opdlab_evaluators.answers.quantity import Beyond, Undefined, real
 from opdlab_evaluators.answers.region import Region
 from opdlab_evaluators.answers.thing import Thing
 from opdlab_evaluators.answers.tokens import Unread
+from opdlab_evaluators.answers.trees import Tree, letters, value
 
 RELATIONS = {
     "<": "<", "\\lt": "<", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=", "\\leqq": "<=",

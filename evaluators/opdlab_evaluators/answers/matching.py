@@ -12,11 +12,11 @@ from typing import Any
 import mpmath
 
 from opdlab_evaluators.answers import region as regions
-from opdlab_evaluators.answers.expression import Tree, letters, mentions, radians, value
 from opdlab_evaluators.answers.inequalities import as_region
 from opdlab_evaluators.answers.quantity import Beyond, Number, Undefined, real
 from opdlab_evaluators.answers.thing import Thing
 from opdlab_evaluators.answers.tokens import Unread
+from opdlab_evaluators.answers.trees import Tree, letters, mentions, radians, value
 from opdlab_evaluators.answers.units import Unit
 
 PRECISIONS = (60, 300)

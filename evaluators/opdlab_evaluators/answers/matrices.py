@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from opdlab_evaluators.answers import region as regions
 from opdlab_evaluators.answers.brackets import enclosed, split
-from opdlab_evaluators.answers.expression import Tree, parse
+from opdlab_evaluators.answers.expression import parse
 from opdlab_evaluators.answers.inequalities import RELATIONS, as_region
 from opdlab_evaluators.answers.measures import Measures
 from opdlab_evaluators.answers.thing import Thing
 from opdlab_evaluators.answers.tokens import Token, Unread
+from opdlab_evaluators.answers.trees import Tree
 
 _MATRICES = (
     "matrix",

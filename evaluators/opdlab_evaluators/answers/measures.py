@@ -7,9 +7,10 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from opdlab_evaluators.answers.expression import OF_ANGLES, Tree, mentions, parse
+from opdlab_evaluators.answers.expression import parse
 from opdlab_evaluators.answers.thing import Context, Thing
 from opdlab_evaluators.answers.tokens import FUNCTIONS, Token, Unread
+from opdlab_evaluators.answers.trees import OF_ANGLES, Tree, mentions
 from opdlab_evaluators.answers.units import ADJECTIVES, LETTERS, PER, PREFIX, TAILS, Unit, unit
 from opdlab_evaluators.answers.words import MEANING, scaled, worded
 

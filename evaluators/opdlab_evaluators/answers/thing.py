@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from opdlab_evaluators.answers.expression import Tree
 from opdlab_evaluators.answers.region import Region
+from opdlab_evaluators.answers.trees import Tree
 from opdlab_evaluators.answers.units import Unit
 
 

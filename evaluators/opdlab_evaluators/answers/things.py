@@ -14,15 +14,7 @@ import mpmath
 from opdlab_evaluators.answers import region as regions
 from opdlab_evaluators.answers.brackets import enclosed, readings, split, with_usual_ends
 from opdlab_evaluators.answers.domains import but_for, half_of_reals, with_signs
-from opdlab_evaluators.answers.expression import (
-    UNSUPPORTED,
-    Tree,
-    Unsupported,
-    letters,
-    mentions,
-    parse,
-    radians,
-)
+from opdlab_evaluators.answers.expression import UNSUPPORTED, Unsupported, parse
 from opdlab_evaluators.answers.inequalities import (
     AND,
     OR,
@@ -41,6 +33,7 @@ from opdlab_evaluators.answers.repeating import with_bar
 from opdlab_evaluators.answers.sentences import core
 from opdlab_evaluators.answers.thing import Context, Thing
 from opdlab_evaluators.answers.tokens import Token, Unread, tokens_of
+from opdlab_evaluators.answers.trees import Tree, letters, mentions, radians
 from opdlab_evaluators.answers.units import unit
 from opdlab_evaluators.answers.words import ALL_REALS, NOTHING, without_lead
 

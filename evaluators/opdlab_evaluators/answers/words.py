@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 
-from opdlab_evaluators.answers.expression import Tree
 from opdlab_evaluators.answers.layout import tidy
 from opdlab_evaluators.answers.tokens import CHANGING, Token, Unread, names_of
+from opdlab_evaluators.answers.trees import Tree
 
 _LEADS = tuple(
     tuple(lead.split())
