@@ -1090,6 +1090,22 @@ def test_a_server_of_other_weights_is_told_from_one_that_rounds(
     found = rollout.once(Asked(asked, range(16), (2,), 0, 0, None))
     jumped = dtype == "float32" and not found.likeness.within(JUMP)
     assert (jumped or not found.fits) == told, found.likeness
+    assert rollout.link.exact == ((dtype, older) == ("float32", "same"))
+
+
+@pytest.mark.parametrize("rate", [1e-5, 5e-6])
+def test_a_server_in_float32_that_keeps_the_weights_of_one_step_before_is_refused(
+    server: MisbehavingServer, tmp_path: Path, rate: float
+) -> None:
+    student = models.load_model(str(STUDENT))
+    through = engine(server, weights_folder=str(tmp_path))
+    through.sample(student, PROMPTS, list(range(6)), **ENDS)
+    stepped(student, 1, rate).zero_grad()
+    server.deaf = True
+    with pytest.raises(
+        ServerError, match=r"was sent the student's weights, and answers with others"
+    ):
+        through.sample(student, PROMPTS, list(range(6, 12)), **ENDS)
 
 
 def test_a_server_that_confirms_weights_and_keeps_the_first_is_told_in_bfloat16(

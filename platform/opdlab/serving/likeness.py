@@ -98,6 +98,25 @@ def _worst(squares: Float[Tensor, "T"]) -> float:
     return torch.cat([whole, squares[-BLOCK:].mean()[None]]).max().sqrt().item()
 
 
+def rounding(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Int[Tensor, "_"]],
+    vocabulary: int | None,
+    ours: Float[Tensor, "T"],
+) -> Likeness:
+    """What bfloat16 does to a model in float32 on these tokens, or the other way round; one forward.
+
+    Args:
+        ours: the model's log-probabilities of the responses, as recorded.
+    """
+    kind, lengths = model.device.type, [len(response) for response in responses]
+    rounded = not torch.is_autocast_enabled(kind)
+    with torch.autocast(kind, dtype=torch.bfloat16, enabled=rounded):
+        other = scored(model, prompts, responses, vocabulary, 0).log_prob
+    return likeness(other, ours, lengths, range(len(lengths)))
+
+
 def allowed(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -110,13 +129,9 @@ def allowed(
     Args:
         ours: the model's log-probabilities of the responses, as recorded.
     """
-    lengths = [len(response) for response in responses]
     if next(model.parameters()).dtype != torch.float32:
+        lengths = [len(response) for response in responses]
         count = likeness(ours, ours, lengths, range(len(lengths))).tokens
         return max(IN_HALF, ONE_TOKEN / math.sqrt(count))
-    kind = model.device.type
-    rounded = not torch.is_autocast_enabled(kind)
-    with torch.autocast(kind, dtype=torch.bfloat16, enabled=rounded):
-        other = scored(model, prompts, responses, vocabulary, 0).log_prob
-    found = likeness(other, ours, lengths, range(len(lengths)))
+    found = rounding(model, prompts, responses, vocabulary, ours)
     return max(EXACT, ROUNDINGS * found.worst, ONE_TOKEN / math.sqrt(found.tokens))

@@ -19,7 +19,7 @@ from opdlab.serving.access import Access
 from opdlab.serving.dialect import Draw
 from opdlab.serving.fingerprint import fingerprint
 from opdlab.serving.identify import TOKEN_SERVERS
-from opdlab.serving.likeness import Likeness, allowed, likeness
+from opdlab.serving.likeness import EXACT, Likeness, allowed, likeness, rounding
 from opdlab.serving.received import Received
 from opdlab.serving.replies import Reply
 from opdlab.serving.sampler import REMEMBERED, Draws, draws
@@ -35,6 +35,9 @@ LOOKED_AT = 8
 JUMP, JUMPS = 3e-4, 3.0
 """Nats, and times what was usual, by which a server that was sent the weights is off when it is sent them
 again: of a server in float32 that is one step of training, which bfloat16 would hide."""
+SEVERAL, SHOWN = 16, 10 * JUMP
+"""Uncertain tokens, and nats that bfloat16 does to them, by which a server within `JUMP` computes in
+float32."""
 
 
 @final
@@ -272,9 +275,13 @@ class ServedRollout:
         like = likeness(torch.tensor(said), found.log_prob, lengths, came)
         if self.how.largest_gap is not None:
             return like, self.how.largest_gap
+        mine = self.model, asked.prompts, responses, asked.vocabulary, found.log_prob
         if like.within(JUMP):
+            in_float32 = next(self.model.parameters()).dtype == torch.float32
+            if not self.link.exact and in_float32 and like.tokens >= SEVERAL:
+                self.link.exact = rounding(*mine).worst > SHOWN
             return like, JUMP
-        return like, allowed(self.model, asked.prompts, responses, asked.vocabulary, found.log_prob)
+        return like, EXACT if self.link.exact else allowed(*mine)
 
     def probed(self, asked: Asked, tokens: int = PROBE_TOKENS) -> tuple[Likeness, float]:
         """The same by a few short answers of temperature 1."""

@@ -49,6 +49,7 @@ class Link:
         sent: fingerprint of the weights that the server was given; None before.
         first: fingerprint of the weights at the first rollout, of a model whose weights are not sent.
         usual: how far the server's log-probabilities were from the model's at most, where they were right.
+        exact: whether it was seen to compute in float32, so that it may differ by next to nothing.
         drawn: what was seen of the sampling, and of which prompts and seeds, by temperature and top-p.
         proven: temperatures and top-p at which it was seen to draw as asked.
         heard: whether it takes the weights that it is sent.
@@ -60,6 +61,7 @@ class Link:
         self.sent: str | None = None
         self.first: str | None = None
         self.usual: float | None = None
+        self.exact = False
         self.drawn: dict[tuple[float, float], tuple[Draws, set[tuple[int, int]]]] = {}
         self.heard = Heard()
         self.proven: set[tuple[float, float]] = set()
