@@ -146,6 +146,8 @@ class Rollout:
         candidate_log_prob: of the candidates, nats; engines always record it. `Float[T K]`
         group: which rows answer the same prompt; only for methods that need graded answers. `Int[B]`
         outcome: reward of each whole answer, NaN where its grader failed; for the same methods. `Float[B]`
+        sampled_log_prob: what the student that sampled said of the token, nats; only where all else is said
+            by a later student (`rollout.ahead`). `Float[T]`
     """
 
     tokens: Int[Tensor, "B S"]
@@ -161,6 +163,7 @@ class Rollout:
     candidate_log_prob: Float[Tensor, "T K"] | None = None
     group: Int[Tensor, "B"] | None = None
     outcome: Float[Tensor, "B"] | None = None
+    sampled_log_prob: Float[Tensor, "T"] | None = None
 
     @cached_property
     def row(self) -> Int[Tensor, "T"]:

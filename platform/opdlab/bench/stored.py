@@ -165,6 +165,7 @@ def _step(
         for _, batch in micro_batches(collected, groups, place.device, len(groups)):
             module.objective.loss(batch)[0].backward()
         optimizer.step()
+        module.collector.go_on(place)
         kept.append(module.collector.collect(place))
         read.append(kept[0].seconds["teacher"])
 

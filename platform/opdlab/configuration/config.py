@@ -254,6 +254,7 @@ def misfits(config: Experiment) -> Iterator[str]:
     if method.sampler == "teacher" and config.rollout.served and config.prompts.given < 1:
         yield "rollout.type: a server serves the student, and the method trains on the teacher's answers"
     yield from _given(config)
+    yield from _not_ahead(config)
     if config.specialists and (method.full or method.sampler == "teacher"):
         yield (
             "specialists: the method needs one teacher's whole distribution, or its answers; take one that "
@@ -339,6 +340,27 @@ def _keys_of_needs(method: AnyMethod) -> dict[str, str]:
         "steps": "method.lookahead",
         "answers": "method.type",
     }
+
+
+def _not_ahead(config: Experiment) -> Iterator[str]:
+    """Why answers cannot be sampled one step ahead."""
+    if not config.rollout.ahead:
+        return
+    if not config.rollout.served:
+        yield (
+            "rollout.ahead: an engine in this process samples on what the student is trained on, one after "
+            "the other, so old answers would save no time; set it to 0, or take a server (rollout.type: "
+            "openai) with a device or cores of its own"
+        )
+    if config.prompts.given:
+        yield "rollout.ahead: given answers (prompts.given) are not sampled; set it to 0"
+    if config.training.rollout_parts > 1:
+        yield (
+            "rollout.ahead: answers have come before any is scored, and training.rollout_parts would score "
+            "some while others are sampled; set one of them to its default"
+        )
+    if config.training.world > 1:
+        yield "rollout.ahead: it is for training on one device; set it to 0"
 
 
 def _given(config: Experiment) -> Iterator[str]:

@@ -389,7 +389,7 @@ def asked_of(
 def engine_of(engine: RolloutEngine) -> dict[str, Any]:
     """What samples, with the options of its own that decide what is drawn: an engine of somebody else's may
     have a top-k."""
-    told = {*Sampling.__annotations__, "group_size"}
+    told = {*Sampling.__annotations__, "group_size", "ahead"}
     own = {
         f.name: secret_options.covered(f.name, getattr(engine, f.name))
         for f in fields(engine)

@@ -1,5 +1,6 @@
 from .base import Contract as Contract, Method as Method
 from .divergences import at as at, policy_gradient as policy_gradient, reverse_kl as reverse_kl
+from .importance import TRUNCATION as TRUNCATION, importance as importance, ratios as ratios
 from .lgr import LGR as LGR
 from .needs import (
     EVERYTHING as EVERYTHING,

@@ -271,6 +271,21 @@ def sample(
     return sampled(engine, found, prompts, asked.get("top_k", 0), asked.get("vocabulary"))
 
 
+def begin(
+    engine: Any, model: Any, prompts: Sequence[Sequence[int]], seeds: Sequence[int], **asked: Any
+) -> Callable[[], Rollout]:
+    """`engine.begin`, with what it comes to checked; arguments as those of `sample`."""
+    with said_by(engine, "begin"):
+        wait = engine.begin(model, prompts, seeds, **asked)
+
+    def checked() -> Rollout:
+        with said_by(engine, "begin"):
+            found = wait()
+        return sampled(engine, found, prompts, asked["top_k"], asked["vocabulary"])
+
+    return checked
+
+
 def sampled(
     engine: Any,
     rollout: Rollout,

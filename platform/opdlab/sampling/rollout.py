@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,6 +41,14 @@ class RolloutEngine(Covered, ABC):
         le=1,
     )
     group_size: int = option(1, "Responses to each prompt.", ge=1)
+    ahead: int = option(
+        0,
+        "With 1, a server samples the answers to the next step's prompts while this step is scored "
+        "and its gradient is computed. They are one update old, which truncated importance weights "
+        "correct.",
+        ge=0,
+        le=1,
+    )
 
     @property
     def served(self) -> bool:
@@ -95,6 +104,35 @@ class RolloutEngine(Covered, ABC):
             One response to each prompt. `log_prob` and `entropy`, in nats, are those of the whole
             distribution at temperature 1, in float32, whatever the temperature and top-p of sampling are.
         """
+
+    def begin(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        *,
+        eos_ids: tuple[int, ...],
+        pad_id: int,
+        top_k: int = 0,
+        vocabulary: int | None = None,
+        max_rows: int | None = None,
+    ) -> Callable[[], Rollout]:
+        """Have the responses of `sample` made while the caller uses the model; only if `served`.
+
+        Returns:
+            Waits for them, and returns what `sample` does; to be called before the model's weights change.
+        """
+        return partial(
+            self.sample,
+            model,
+            prompts,
+            seeds,
+            eos_ids=eos_ids,
+            pad_id=pad_id,
+            top_k=top_k,
+            vocabulary=vocabulary,
+            max_rows=max_rows,
+        )
 
     def answer(
         self,

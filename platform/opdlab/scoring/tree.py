@@ -281,6 +281,7 @@ def part(rollout: Rollout, rows: Int[Tensor, "b"]) -> tuple[Rollout, Int[Tensor,
     inside[rows] = True
     place = inside[rollout.row].nonzero().squeeze(1)
     lengths = rollout.prompt_lengths[rows] + rollout.response_lengths[rows]
+    earlier = rollout.sampled_log_prob
     piece = replace(
         rollout,
         tokens=rollout.tokens[rows, : int(lengths.max())],
@@ -294,5 +295,6 @@ def part(rollout: Rollout, rows: Int[Tensor, "b"]) -> tuple[Rollout, Int[Tensor,
         candidate_log_prob=None,
         group=None,
         outcome=None,
+        sampled_log_prob=None if earlier is None else earlier[place],
     )
     return piece, place

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from opdlab.sampling import OnResponse
     from opdlab.serving.received import Received
-    from opdlab.serving.served_rollout import ServedRollout
+    from opdlab.serving.served_rollout import Asked, ServedRollout
 
 ROUNDS = 16
 """Answers for each request under way, after which they are seen to be the model's and handed over."""
@@ -112,27 +112,27 @@ class OpenAIEngine(RolloutEngine):
         whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, top_k, vocabulary)
         # An evaluation is the leader's alone; in training every process samples its own rows.
         alone = on_response is not None or not several_processes()
-        rollout = self._rollout(model, max_rows, alone)
-        # Servers cut answers at their context, so that of long prompts only short answers would be taken.
-        refused = rollout.too_long(prompts)
-        rows = [row for row in range(len(prompts)) if row not in refused]
-        if not rows and alone:
-            raise RefusedError(refused, len(prompts))
-        found = rollout.drawn(whole.only(rows))
-        refused |= {rows[place]: why for place, why in found.refused.items()}
-        rows = [rows[place] for place in found.rows]
-        if found.recorded is None:
-            raise RefusedError(refused, len(prompts))
-        if on_response is not None:
-            # None before all were seen to be the model's: each is kept as it is handed over.
-            hand_over(zip(rows, found.responses, strict=True), range(len(prompts)), on_response)
-        asked = whole.only(rows)
-        answered = assemble(
-            asked.prompts, found.responses, found.recorded, asked.seeds, eos_ids, pad_id
-        )
-        if refused:
-            raise RefusedError(refused, len(prompts), answered=answered)
-        return answered
+        return _answered(self._rollout(model, max_rows, alone), whole, on_response)
+
+    def begin(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        *,
+        eos_ids: tuple[int, ...],
+        pad_id: int,
+        top_k: int = 0,
+        vocabulary: int | None = None,
+        max_rows: int | None = None,
+    ) -> Callable[[], Rollout]:
+        from opdlab.serving.served_rollout import Asked
+
+        check_prompts(prompts, seeds)
+        whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, top_k, vocabulary)
+        rollout = self._rollout(model, max_rows, alone=True)
+        rollout.begin(whole.only(rollout.short_enough(prompts)))
+        return lambda: _answered(rollout, whole, None)
 
     def attend(self, model: PreTrainedModel) -> None:
         from opdlab.serving.served_rollout import Asked
@@ -231,6 +231,35 @@ class OpenAIEngine(RolloutEngine):
         from opdlab.serving.weights import figures_of
 
         return figures_of(model)
+
+
+def _answered(rollout: ServedRollout, whole: Asked, on_response: OnResponse | None) -> Rollout:
+    """What the server answered, as a record; see `RolloutEngine.sample`.
+
+    Raises:
+        RefusedError: it refused some of the prompts; the error has the answers to the others.
+    """
+    count = len(whole.prompts)
+    # Servers cut answers at their context, so that of long prompts only short answers would be taken.
+    refused = rollout.too_long(whole.prompts)
+    rows = rollout.short_enough(whole.prompts)
+    if not rows and rollout.alone:
+        raise RefusedError(refused, count)
+    found = rollout.drawn(whole.only(rows))
+    refused |= {rows[place]: why for place, why in found.refused.items()}
+    rows = [rows[place] for place in found.rows]
+    if found.recorded is None:
+        raise RefusedError(refused, count)
+    if on_response is not None:
+        # None before all were seen to be the model's: each is kept as it is handed over.
+        hand_over(zip(rows, found.responses, strict=True), range(count), on_response)
+    asked = whole.only(rows)
+    answered = assemble(
+        asked.prompts, found.responses, found.recorded, asked.seeds, asked.eos_ids, asked.pad_id
+    )
+    if refused:
+        raise RefusedError(refused, count, answered=answered)
+    return answered
 
 
 def hand_over(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
-from typing import final
+from threading import Thread
+from typing import TypeVar, final
 
 import torch
 from transformers import PreTrainedModel
@@ -28,6 +30,9 @@ from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device
 
 LOG = logging.getLogger("opdlab")
+Replies = tuple[dict[int, Reply], dict[int, str]]
+"""Completions by row, in the order in which they came, and why the other rows have none."""
+Result = TypeVar("Result")
 PROBED, PROBE_TOKENS = 8, 32
 """Prompts, and tokens of each answer, by which a server is looked at whose own are not at temperature 1."""
 LOOKED_AT = 8
@@ -114,6 +119,13 @@ class ServedRollout:
         self.how, self.model, self.max_rows, self.alone = how, model, max_rows, alone
         self.session = Session.open(how.access, how.served_model)
         self.link = weights.link_to(model, self.session)
+        self.begun: Future[Replies] | None = None
+        """What the server answers to what `drawn` will ask first."""
+
+    def begin(self, asked: Asked) -> None:
+        """Send the weights and the requests of the next `drawn`, whose answers a thread waits for."""
+        self.sync(asked)
+        self.begun = beside(lambda: self.replies(asked, self.how))
 
     def drawn(self, asked: Asked, received: Received | None = None) -> Drawn:
         """Responses of the server, and what the model says of them.
@@ -130,7 +142,8 @@ class ServedRollout:
             self.mark(received)
         sends = self.how.weights_folder is not None
         if sends:
-            self.sync(asked)
+            if self.sync(asked):
+                self.begun = None  # a server that lost the weights since answered by others
         elif weights.changed(self.link, self.model):
             raise ServerError(
                 f"{self.how.access.url}: the student's weights have changed, and the server is sent none: "
@@ -174,6 +187,11 @@ class ServedRollout:
             for row, ids in enumerate(prompts)
             if len(ids) + most > context
         }
+
+    def short_enough(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """All other rows."""
+        refused = self.too_long(prompts)
+        return [row for row in range(len(prompts)) if row not in refused]
 
     def jumped(self, like: Likeness) -> bool:
         """Whether the server is off by more than it was before."""
@@ -224,8 +242,9 @@ class ServedRollout:
 
     def once(self, asked: Asked, received: Received | None = None) -> Drawn:
         """One round of answers, looked at."""
+        begun, self.begun = self.begun, None
         try:
-            replies, refused = self.replies(asked, self.how, received)
+            replies, refused = begun.result() if begun else self.replies(asked, self.how, received)
         except RefusedError as error:
             if self.alone:
                 raise
@@ -400,7 +419,7 @@ class ServedRollout:
 
     def replies(
         self, asked: Asked, how: Sampling, received: Received | None = None
-    ) -> tuple[dict[int, Reply], dict[int, str]]:
+    ) -> Replies:
         """The completions by row, in the order in which they came, and why rows have none.
 
         Args:
@@ -447,3 +466,17 @@ class ServedRollout:
             f"{' and '.join(TOKEN_SERVERS)} return; another server can only be used for `opdlab eval "
             "--server`"
         )
+
+
+def beside(work: Callable[[], Result]) -> Future[Result]:
+    """What a thread of its own comes to; the process does not wait for it when it ends."""
+    found: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is wanted
+            found.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return found

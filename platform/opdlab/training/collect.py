@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from time import perf_counter
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel
 from opdlab.configuration import Experiment
 from opdlab.errors import ModelError, PluginError, RefusedError, naming_requests, needing_room
 from opdlab.evaluation import Subject
+from opdlab.methods import importance
 from opdlab.modelling import Weights, WholeWeights, closing, reach
 from opdlab.peers import gathered
 from opdlab.plugins import returned
@@ -35,6 +37,7 @@ from opdlab.training.ahead import PromptsAhead
 from opdlab.training.given import given_rollout, is_given, share_of
 from opdlab.training.grading import outcomes
 from opdlab.training.measures import Figure
+from opdlab.training.one_ahead import Ahead, figures, said_now
 from opdlab.training.stored_answers import stored_rollout
 from opdlab.training.unanswered import left_out, only, require_enough, without_refused
 from opdlab.training.weights import token_weights
@@ -67,6 +70,22 @@ class Answers:
     mine: slice
     drawn: int
     idle: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What one device's answers are to.
+
+    Attributes:
+        prompts, seeds: of each row.
+        drawn: how many of the rows are sampled; those after them have given answers.
+        wait: where they are sampled by now, waits for the answers.
+    """
+
+    prompts: list[Prompt]
+    seeds: list[int]
+    drawn: int
+    wait: Callable[[], Rollout] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +146,10 @@ class Collector:
         self.seconds: dict[str, float] = {}
         self.showed: dict[str, float] = {}
         """What the engine says of the last rollouts."""
+        self.sampled: Ahead | None = None
+        """Answers to the next prompts, where they were sampled one step ahead."""
+        self.begun: Asked | None = None
+        """The prompts after these, which a server samples answers to by now."""
         self.refused: list[dict[str, str]] = []
         """Prompts that the last step went on without, of all devices, and why."""
 
@@ -151,13 +174,23 @@ class Collector:
             collected.graded["refused_share"] = (share, float(len(mine)))
             everyones = gathered(self.refused, alone=place.world == 1)
             self.refused = [one for their in everyones for one in their]
-        # Not before: who stops while answers are waited for has drawn nothing.
-        self.drawn += self.count
-        if number + 1 < self.config.training.rollouts:
-            following = self.places(number + 1, place)
-            self.prompts.expect(following)
-            self.ahead.begin(following)
+        following = number + 1 + self.config.rollout.ahead
+        if following < self.config.training.rollouts:
+            places = self.places(following, place)
+            self.prompts.expect(places)
+            self.ahead.begin(places)
         return collected
+
+    def go_on(self, place: Place) -> None:
+        """Done with the step's answers but for the update, before which those begun must have come.
+
+        Who stops while answers are waited for has drawn nothing.
+        """
+        if self.config.rollout.ahead:
+            with self.clock("rollout"):
+                self.sampled = self.begun and self.sample_ahead(self.begun, place)
+            self.begun = None
+        self.drawn += self.count
 
     def places(self, number: int, place: Place) -> range:
         """Places of a step's prompts, of those that this device answers."""
@@ -183,18 +216,59 @@ class Collector:
         graded = self.accuracy(answers, number)
         graded |= {name: (value, 1.0) for name, value in self.showed.items()}
         sizes = len(whole.token), len(whole.response_lengths)
-        mean = weights[mine] * (not answers.idle)
+        mean = weights[mine] * (not answers.idle) * importance(method, answers.rollout)
+        if self.config.rollout.ahead:
+            graded |= figures(answers.rollout)
         told = (self.seconds, graded, sizes, answers.idle)
         return Collected(answers.rollout, scores, own, mean, *told)
 
     def in_turn(self, indices: range, place: Place) -> tuple[Answers, TeacherScores]:
         """First all are sampled, then all scored."""
         with self.clock("rollout"):
-            answers = self.sample(indices, place)
+            if self.config.rollout.ahead:
+                answers = self.sampled_before(place)
+            else:
+                answers = self.sample(indices, place)
         with self.clock("teacher"):
             answers, scores = self.scored(answers, place)
         self.seconds |= scores.seconds
         return answers, scores
+
+    def sampled_before(self, place: Place) -> Answers:
+        """The step's answers by the student of the step before, while those of the next step are begun."""
+        number = self.drawn // self.count
+        if self.sampled is None:
+            self.sampled = self.sample_ahead(self.asked(self.places(number, place)), place)
+        found = self.sampled
+        if number + 1 < self.config.training.rollouts:
+            asked = self.asked(self.places(number + 1, place))
+            with self.answering() as model:
+                tokens = [prompt.tokens for prompt in asked.prompts]
+                wait = returned.begin(
+                    self.config.rollout, model, tokens, asked.seeds, **self.manner()
+                )
+            self.begun = replace(asked, wait=wait)
+        self.refused, self.showed = [*found.refused], dict(found.showed)
+        with self.weights.sampling():
+            rollout = said_now(found.rollout, self.subject, self.config.method.group)
+        return self.together(rollout, found.problems, len(found.problems), place)
+
+    def sample_ahead(self, asked: Asked, place: Place) -> Ahead:
+        """Answers of the student as it is now, and what is told of them with the next step's figures."""
+        told = self.refused, self.showed
+        self.refused, self.showed = [], {}
+        answers = self.answers_to(asked, place)
+        found = Ahead(answers.rollout, answers.problems, self.refused, self.showed)
+        self.refused, self.showed = told
+        return found
+
+    def restore(self, drawn: int, sampled: Mapping[str, Any] | None, place: Place) -> None:
+        """Go on from a checkpoint, with the answers that were sampled ahead by then."""
+        self.drawn = drawn
+        if sampled is not None:
+            asked = self.asked(self.places(drawn // self.count, place))
+            problems = [prompt.problem for prompt in asked.prompts]
+            self.sampled = Ahead.restored(sampled, dict(zip(asked.seeds, problems, strict=True)))
 
     def scored(self, answers: Answers, place: Place) -> tuple[Answers, TeacherScores]:
         """Answers with the teacher's scores, without those that its server refuses to score."""
@@ -331,23 +405,31 @@ class Collector:
             found = score_by_domain(self.teacher, self.specialists, answers.rollout, asked, domains)
             return found.beside(place.device)
 
-    @needing_room("sampling")
-    def sample(self, indices: range, place: Place) -> Answers:
-        """Answers to some prompts: the student's own, in this very step, the teacher's, or given ones."""
-        group, method = self.config.rollout.group_size, self.config.method
-        share = share_of(self.config)
+    def asked(self, indices: range) -> Asked:
+        """The prompts at some places, each as often as it is answered."""
+        group, share = self.config.rollout.group_size, share_of(self.config)
         # Given answers stand last: the order of rows is no part of a step.
         ordered = sorted(indices, key=lambda index: is_given(index, share))
         prompts = [self.ahead.prompt(index) for index in ordered]
-        asked = [prompt for prompt in prompts for _ in range(group)]
         seeds = row_seeds(self.config.seed, [n * group + k for n in ordered for k in range(group)])
         drawn = sum(not is_given(index, share) for index in ordered) * group
-        parts, given = [], (asked[drawn:], seeds[drawn:])
+        return Asked([prompt for prompt in prompts for _ in range(group)], seeds, drawn)
+
+    def sample(self, indices: range, place: Place) -> Answers:
+        """Answers to the prompts at some places, see `answers_to`."""
+        return self.answers_to(self.asked(indices), place)
+
+    @needing_room("sampling")
+    def answers_to(self, asking: Asked, place: Place) -> Answers:
+        """Answers to some prompts: the student's own, as it is now, the teacher's, or given ones."""
+        group, method = self.config.rollout.group_size, self.config.method
+        share, asked, drawn = share_of(self.config), asking.prompts, asking.drawn
+        parts, given = [], (asked[drawn:], asking.seeds[drawn:])
         # Every device gathers the weights, whatever its own rows are.
         with self.answering() if share < 1 else nullcontext() as model:
             if model is not None and (drawn or (self.config.rollout.served and place.world > 1)):
-                alone = place.world == 1
-                found, rows = self.drawn_answers(model, asked[:drawn], seeds[:drawn], alone)
+                first, alone = (asked[:drawn], asking.seeds[:drawn]), place.world == 1
+                found, rows = self.drawn_answers(model, *first, alone, asking.wait)
                 parts += [] if found is None else [found]
                 drawn, asked = len(rows), [*(asked[row] for row in rows), *given[0]]
         with self.weights.sampling() if share else nullcontext():
@@ -384,6 +466,7 @@ class Collector:
         asked: Sequence[Prompt],
         seeds: Sequence[int],
         alone: bool = True,
+        wait: Callable[[], Rollout] | None = None,
     ) -> tuple[Rollout | None, list[int]]:
         """Answers that the student or the teacher samples, and to which rows: a server may refuse some.
 
@@ -391,23 +474,19 @@ class Collector:
             asked: none where the data answers all prompts of this device, one of several.
             alone: whether no other device has a part of the step; one of several may be left without
                 answers.
+            wait: waits for the answers, where they are sampled by now.
         """
         by_student, rows = self.config.method.sampler == "student", list(range(len(asked)))
         rollout: Rollout | None = None
         fault: RefusedError | None = None
         try:
             with naming_requests(lambda row: asked[row].problem.named):
-                if asked:
+                if wait is not None:
+                    rollout = wait()
+                elif asked:
+                    tokens = [prompt.tokens for prompt in asked]
                     rollout = returned.sample(
-                        self.config.rollout,
-                        model,
-                        [prompt.tokens for prompt in asked],
-                        seeds,
-                        eos_ids=self.subject.eos_ids if by_student else self.teacher_ends,
-                        pad_id=self.subject.pad_id,
-                        top_k=self.config.method.group,
-                        vocabulary=self.subject.vocabulary if by_student else self.teacher_reach(),
-                        max_rows=self.config.training.rollout_rows,
+                        self.config.rollout, model, tokens, seeds, **self.manner()
                     )
                 else:
                     # The others exchange at their server.
@@ -428,6 +507,17 @@ class Collector:
             rollout = ended_by(rollout.host, own.eos_ids, end)
         require_shared(rollout.host, own.vocabulary)
         return rollout.host, rows
+
+    def manner(self) -> dict[str, Any]:
+        """How answers are sampled, as engines take it."""
+        by_student = self.config.method.sampler == "student"
+        return {
+            "eos_ids": self.subject.eos_ids if by_student else self.teacher_ends,
+            "pad_id": self.subject.pad_id,
+            "top_k": self.config.method.group,
+            "vocabulary": self.subject.vocabulary if by_student else self.teacher_reach(),
+            "max_rows": self.config.training.rollout_rows,
+        }
 
     def teacher_reach(self) -> int | None:
         """Entries that the teacher answers from."""

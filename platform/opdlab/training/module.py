@@ -153,20 +153,27 @@ class Distillation(L.LightningModule):
         assert isinstance(optimizer, LightningOptimizer)
         # While answers are sampled and scored, gradients would only take room.
         optimizer.zero_grad()
-        fresh = self.fresh
+        fresh = self.fresh or self.collected is None
+        place = Place(self.global_rank, self.trainer.world_size, self.device)
         with failing_together():
-            if fresh or self.collected is None:
+            if fresh:
                 # Before new answers come, those of the last step need not be held.
                 self.collected = None
-                place = Place(self.global_rank, self.trainer.world_size, self.device)
                 self.collecting = True
                 self.collected = self.collector.collect(place)
                 self.collecting = False
                 self.objective.require_prefixes(self.collected.rollout)
             collected = self.collected
+        assert collected is not None
         started = perf_counter()
         self.metrics = {}
         seen = self.accumulate_gradients(collected)
+        updating = perf_counter() - started
+        if fresh:
+            self.collecting = True
+            self.collector.go_on(place)
+            self.collecting = False
+        started = perf_counter()
         self.reached.before()
         with needing_room("stepping"):
             optimizer.step()
@@ -177,7 +184,7 @@ class Distillation(L.LightningModule):
             self.metrics["updated_share"] = (share, 1.0)
         self.turn += 1
         self.metrics |= self.figures(collected, seen, fresh)
-        self.metrics[SECONDS + "update"] = (perf_counter() - started, 1.0)
+        self.metrics[SECONDS + "update"] = (updating + perf_counter() - started, 1.0)
         if self.average:
             self.average.update()
         if self.own_trainer:
@@ -391,6 +398,8 @@ class Distillation(L.LightningModule):
             "random_state": random_state(self.device),
             "unrecorded": self.unrecorded,
         }
+        if self.collector.sampled is not None:
+            checkpoint["opdlab"]["sampled"] = self.collector.sampled.state()
         if self.average:
             checkpoint["opdlab"]["average"] = self.average.state()
 
@@ -400,7 +409,8 @@ class Distillation(L.LightningModule):
         found = checkpoint.get("state_dict")
         if found is not None and not self.strict_loading:
             self.require_kept(found)
-        self.collector.drawn = checkpoint["opdlab"]["drawn"]
+        found = checkpoint["opdlab"]
+        self.collector.restore(found["drawn"], found.get("sampled"), Place(0, 1, self.device))
         self.random_state = checkpoint["opdlab"]["random_state"]
         self.unrecorded = checkpoint["opdlab"].get("unrecorded")
         if self.average:
