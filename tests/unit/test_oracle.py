@@ -170,6 +170,33 @@ def test_old_responses_are_set_right_by_the_importance_ratio_up_to_a_step_size_t
     assert examine(OPD(support="full"), stale).declared
 
 
+AHEAD = Setting(vocabulary=3, worlds=1, deeper=0, stale=0.3, truncation=math.inf)
+SAMPLED = [name for name, method in OBJECTIVES.items() if method.sampler == "student"]
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_untruncated_weights_set_answers_of_one_step_ahead_right(name: str) -> None:
+    method = OBJECTIVES[name]
+    setting = replace(AHEAD, rows=2 if method.graded else 1)
+    assert examine(method, setting).declared
+    if method.of_answers:
+        ahead = make_world(0, 3, 2, stale=0.3, ahead=True)
+        fresh = replace(ahead, sampler=ahead.recorded, ahead=False)
+        found = expected_gradient(method, ahead, setting)
+        wanted = expected_gradient(method, fresh, replace(setting, truncation=None))
+        torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-12)
+
+
+def test_truncated_weights_bend_a_sampled_gradient_less_than_none_would() -> None:
+    bent = [
+        examine(OPD(), replace(AHEAD, rows=1, truncation=limit)).difference
+        for limit in (math.inf, 1.5, None)
+    ]
+    assert bent[0] < EXACT < bent[1] < bent[2] / 2
+    exact = replace(AHEAD, truncation=1.2)
+    assert examine(OPD(support="full"), exact).difference < EXACT
+
+
 def test_a_clipped_ratio_changes_nothing_where_the_student_has_not_moved() -> None:
     for method in (OPD(ratio_clip=0.2), OPD(ratio_cap=1.0), GRPO(ratio_clip=0.2)):
         assert examine(method).declared

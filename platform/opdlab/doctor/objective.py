@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -64,6 +65,9 @@ VARIANTS: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"top_k": 3, "base": {"type": "grpo", "distillation_weight": 0.5, "support": "full"}},
     ),
 }
+
+MOVED = 0.1
+"""Logits by which a student has moved since it sampled one step ahead; the weights are not truncated."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,8 @@ def setting_of(config: Experiment) -> Setting:
         sequence_mean=config.training.normalisation == "sequence_mean",
         temperature=config.rollout.temperature,
         top_p=config.rollout.top_p,
+        stale=MOVED * config.rollout.ahead,
+        truncation=math.inf if config.rollout.ahead else None,
     )
 
 

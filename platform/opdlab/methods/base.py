@@ -87,6 +87,14 @@ class Method(Covered, ABC):
         return False
 
     @property
+    def of_answers(self) -> bool:
+        """Whether a token's advantage depends on later tokens of its answer, as on an outcome or a return.
+
+        Then the importance weight of `rollout.ahead` is that of the whole answer.
+        """
+        return self.graded
+
+    @property
     def own_samples(self) -> bool:
         """Whether the loss assumes that tokens were sampled from the student's own, whole distribution.
 

@@ -27,6 +27,10 @@ class FutureKL(SampledMethod):
     discount: float = option(0.99, "Discount per token.", ge=0, le=1)
 
     @property
+    def of_answers(self) -> bool:
+        return self.discount > 0
+
+    @property
     def contract(self) -> Contract:
         gradient = {"future_reverse_kl": 1.0} if self.advantage_clip is None else {}
         return Contract(

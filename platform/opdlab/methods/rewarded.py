@@ -73,6 +73,10 @@ class RewardedMethod(SampledMethod):
         return self.below.graded
 
     @property
+    def of_answers(self) -> bool:
+        return self.below.of_answers
+
+    @property
     def corrected(self) -> bool:
         return self.below.corrected and (not self.own_term or super().corrected)
 

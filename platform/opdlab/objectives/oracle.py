@@ -17,7 +17,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from opdlab.errors import PluginError
-from opdlab.methods import Method
+from opdlab.methods import Method, importance
 from opdlab.modelling import Listed
 from opdlab.objectives.outcome_factor import outcome_factor
 from opdlab.objectives.tiny_world import World, make_world
@@ -48,6 +48,8 @@ class Setting:
             does not compound cannot be seen. A method that compares answers gets as many worlds with two
             groups: in one, the deviation of a batch is that of its group.
         stale: how far, in logits, the student has moved since it wrote the answers.
+        truncation: largest importance weight of a token, where answers are those of one step ahead
+            (`rollout.ahead`); None where they are not.
         temperature, top_p: how answers are drawn.
         listed: whether the teacher tells some tokens alone, which a method may take without the vocabulary:
             all that it needs.
@@ -66,10 +68,12 @@ class Setting:
     temperature: float = 1.0
     top_p: float = 1.0
     listed: bool = False
+    truncation: float | None = None
 
     def made(self, method: Method) -> Iterator[tuple[World, Setting]]:
         """The worlds for a method, each with its setting."""
         drawn = (method.sampler, self.stale, self.temperature, self.top_p)
+        drawn = (*drawn, self.truncation is not None)
         for seed in range(self.worlds):
             yield make_world(seed, self.vocabulary, self.length, *drawn), self
         alone = self if method.graded else replace(self, rows=1)
@@ -147,6 +151,8 @@ def expected_gradient(method: Method, world: World, setting: Setting) -> Float[T
         states.append(world.state_of(rollout))
         p = math.prod(world.probability[answer] for answer in answers)
         weight = torch.full_like(rollout.log_prob, p / setting.rows)
+        if setting.truncation is not None:
+            weight = weight * importance(method, rollout, setting.truncation)
         if setting.sequence_mean:
             weight = weight / rollout.response_lengths[rollout.row]
         weights.append(weight)

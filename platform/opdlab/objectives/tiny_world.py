@@ -36,6 +36,7 @@ class World:
         grade: outcome of each answer, in the order of `answers`.
         temperature, top_p: how tokens are drawn from `sampler`. What is recorded of a token is, as in every
             engine, its log-probability before these.
+        ahead: whether the answers of `sampler` are recorded as the student now sees them (`rollout.ahead`).
     """
 
     vocabulary: int
@@ -46,6 +47,12 @@ class World:
     grade: tuple[float, ...]
     temperature: float = 1.0
     top_p: float = 1.0
+    ahead: bool = False
+
+    @cached_property
+    def recorded(self) -> Float[Tensor, "S V"]:
+        """Log-probabilities that are recorded with the answers."""
+        return self.student.detach().log_softmax(-1) if self.ahead else self.sampler
 
     @property
     def eos(self) -> int:
@@ -101,8 +108,9 @@ class World:
         width = max(map(len, answers))
         tokens = [[0, *answer, *[0] * (width - len(answer))] for answer in answers]
         state = torch.tensor([self.states[a[:t]] for a in answers for t in range(len(a))])
-        said = self.sampler[state]
+        said = self.recorded[state]
         token = torch.tensor([y for answer in answers for y in answer])
+        drawn = self.sampler[state].gather(-1, token[:, None])[:, 0]
         best = said.topk(min(top_k, self.vocabulary), dim=-1)
         number = {answer: i for i, answer in enumerate(self.answers)}
         return Rollout(
@@ -118,6 +126,7 @@ class World:
             candidate_log_prob=best.values,
             group=torch.arange(groups).repeat_interleave(len(answers) // groups),
             outcome=torch.tensor([self.grade[number[a]] for a in answers], dtype=torch.float64),
+            sampled_log_prob=drawn if self.ahead else None,
         )
 
     def scores(self, rollout: Rollout, questions: Questions) -> TeacherScores:
@@ -200,6 +209,7 @@ def make_world(
     stale: float = 0.0,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    ahead: bool = False,
 ) -> World:
     """Random tables.
 
@@ -207,6 +217,7 @@ def make_world(
         writer: who wrote the answers, `student` or `teacher`.
         stale: how far, in logits, the student has moved since it wrote them.
         temperature, top_p: how it drew them.
+        ahead: see `World`.
     """
     draw = torch.Generator().manual_seed(seed)
     inner = sum((vocabulary - 1) ** n for n in range(length))
@@ -222,4 +233,4 @@ def make_world(
     grade = torch.rand(answers, generator=draw).lt(0.4).double().tolist()
     grade[0], grade[-1] = 0.0, 1.0  # or there might be nothing to learn
     tables = (student.requires_grad_(), sampler, teacher)
-    return World(vocabulary, length, *tables, tuple(grade), temperature, top_p)
+    return World(vocabulary, length, *tables, tuple(grade), temperature, top_p, ahead)

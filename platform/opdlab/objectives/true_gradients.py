@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,7 +49,9 @@ def true_gradients(
     """
     log_p = world.student.log_softmax(-1)
     log_q = world.teacher[: len(log_p)]
-    visits = _visits(world, sequence_mean)
+    of_now = world.ahead and _of(method, "of_answers", False)
+    visited = replace(world, sampler=world.recorded) if of_now else world
+    visits = _visits(visited, sequence_mean)
     base = _of(method, "below", method)
     totals: dict[str, Tensor] = {
         name: (visits * local(log_p, log_q, world, method if name in _REWARDS else base)).sum()
@@ -181,7 +184,7 @@ def _rewards(
     world: World, method: Any, prefix: Answer
 ) -> tuple[dict[int, float], dict[int, float]]:
     """Lookahead reward of every token that could be sampled in a state, and of the group alone."""
-    log_s = world.sampler[world.states[prefix]]
+    log_s = world.recorded[world.states[prefix]]
     entropy = -float((log_s.exp() * log_s).sum())
     tokens = [v for v in range(world.vocabulary) if v != world.eos]
     measure = _of(method, "confidence", "max_prob")

@@ -12,7 +12,7 @@ from opdlab.methods import MEASURES, SUPPORTS, Contract, Method, Needs
 from opdlab.plugins.evaluator import Evaluator
 from opdlab.plugins.returned import kind_of, name_of, said_by
 
-SWITCHES = ("graded", "corrected", "own_samples")
+SWITCHES = ("graded", "corrected", "own_samples", "of_answers")
 SAMPLERS = ("student", "teacher")
 NAMED = ("benchmark", "grader_version")
 Plugin = TypeVar("Plugin", bound=Method | Evaluator)

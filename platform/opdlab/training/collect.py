@@ -218,7 +218,7 @@ class Collector:
         sizes = len(whole.token), len(whole.response_lengths)
         mean = weights[mine] * (not answers.idle) * importance(method, answers.rollout)
         if self.config.rollout.ahead:
-            graded |= figures(answers.rollout)
+            graded |= figures(method, answers.rollout)
         told = (self.seconds, graded, sizes, answers.idle)
         return Collected(answers.rollout, scores, own, mean, *told)
 

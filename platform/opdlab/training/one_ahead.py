@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from opdlab.evaluation import Subject
-from opdlab.methods import TRUNCATION, ratios
+from opdlab.methods import TRUNCATION, Method, ratios
 from opdlab.records import Problem, Rollout
 from opdlab.sampling import scored
 from opdlab.training.measures import Figure, mean_of
@@ -64,9 +64,9 @@ def said_now(rollout: Rollout, subject: Subject, top_k: int) -> Rollout:
     return replace(rollout, **said, sampled_log_prob=rollout.log_prob)
 
 
-def figures(rollout: Rollout) -> dict[str, Figure]:
-    """How far the student has moved since it sampled, whatever the method makes of it."""
-    found = ratios(rollout)
+def figures(method: Method, rollout: Rollout) -> dict[str, Figure]:
+    """The importance weights, which tell how far the student has moved, also where the loss needs none."""
+    found = ratios(method, rollout)
     cut = found.clamp(max=TRUNCATION)
     effective = float(cut.sum().square() / cut.square().sum() / len(cut))
     return {
