@@ -39,6 +39,7 @@ class TokenServer:
         context: tokens that it tells it reads at most; None for a server that does not tell.
         hides: keys left out of answers.
         busiest: completion requests under way at once, at most.
+        port: chosen at the first start, and the same at the next.
     """
 
     def __init__(self, folder: Path | str, kind: str = "vllm") -> None:
@@ -58,6 +59,7 @@ class TokenServer:
         self.tag: str | None = "default"
         self.lock, self.under_way, self.busiest = threading.Lock(), 0, 0
         self.pause = threading.Event()
+        self.port = 0
 
     def forget(self) -> None:
         """As if it had been started again: the weights are those of its folder."""
@@ -65,8 +67,9 @@ class TokenServer:
 
     def __enter__(self) -> Self:
         handler = type("Handler", (self.handler,), {"server_state": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        self.http = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
+        self.port = self.http.server_port
+        self.url = f"http://127.0.0.1:{self.port}/v1"
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
         return self
 

@@ -516,6 +516,8 @@ def _misplaced(training: Training, method: AnyMethod, engine: AnyEngine) -> Iter
         yield "training.strategy: ddp is for several devices; set training.devices, or leave it out"
     if training.strategy == "fsdp":
         yield from _not_sharded(training, engine)
+    if training.world > 1 and len(getattr(engine, "urls", ())) > 1:
+        yield "rollout.url: several servers are for training on one device; set one of them"
     if training.teacher_device and training.world > 1:
         yield "training.teacher_device: it is for training on one device; each of several has a teacher"
     if training.teacher_device and (fault := _no_device(training.teacher_device)):

@@ -1,6 +1,12 @@
 from .decode_step import cache_argument as cache_argument
 from .decoder import Decoder as Decoder, Room as Room, most_columns as most_columns
-from .draws import Recorded as Recorded, mixed as mixed, record as record, weigh as weigh
+from .draws import (
+    Recorded as Recorded,
+    concatenate as concatenate,
+    mixed as mixed,
+    record as record,
+    weigh as weigh,
+)
 from .lean_step import LEAN as LEAN
 from .manner import FAILURES as FAILURES, Manner as Manner
 from .recording import (

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from opdlab.sampling import OnResponse
+    from opdlab.serving.fleet import Fleet
     from opdlab.serving.received import Received
-    from opdlab.serving.served_rollout import Asked, ServedRollout
+    from opdlab.serving.served_rollout import Asked, Sampling, ServedRollout
 
 ROUNDS = 16
 """Answers for each request under way, after which they are seen to be the model's and handed over."""
@@ -39,7 +40,12 @@ class OpenAIEngine(RolloutEngine):
     serves the student.
     """
 
-    url: str = option("http://localhost:8000/v1", "Base URL of the OpenAI API, including `/v1`.")
+    url: str | list[str] = option(
+        "http://localhost:8000/v1",
+        "Base URL of the OpenAI API, including `/v1`; or a list, of servers that share the answers "
+        "of a step by load. Evaluations use the first one.",
+        min_length=1,
+    )
     served_model: str | None = option(
         None, "Name of the model on the server; null uses the only one."
     )
@@ -67,7 +73,8 @@ class OpenAIEngine(RolloutEngine):
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", check_access(self.url, self.key_variable))
+        checked = [check_access(url, self.key_variable) for url in self.urls]
+        object.__setattr__(self, "url", checked if isinstance(self.url, list) else checked[0])
 
     @property
     def served(self) -> bool:
@@ -78,10 +85,15 @@ class OpenAIEngine(RolloutEngine):
         return self.weights_folder is not None
 
     @property
+    def urls(self) -> list[str]:
+        """Of each server."""
+        return self.url if isinstance(self.url, list) else [self.url]
+
+    @property
     def access(self) -> Access:
-        """Where the server is and how patiently it is spoken to."""
+        """Where the (first) server is and how patiently it is spoken to."""
         return Access(
-            self.url, self.key_variable, self.concurrency, self.patience_s, self.timeout_s
+            self.urls[0], self.key_variable, self.concurrency, self.patience_s, self.timeout_s
         )
 
     def in_process(self) -> CachedEngine:
@@ -112,7 +124,7 @@ class OpenAIEngine(RolloutEngine):
         whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, top_k, vocabulary)
         # An evaluation is the leader's alone; in training every process samples its own rows.
         alone = on_response is not None or not several_processes()
-        return _answered(self._rollout(model, max_rows, alone), whole, on_response)
+        return _answered(self._sampler(model, max_rows, alone), whole, on_response)
 
     def begin(
         self,
@@ -130,9 +142,9 @@ class OpenAIEngine(RolloutEngine):
 
         check_prompts(prompts, seeds)
         whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, top_k, vocabulary)
-        rollout = self._rollout(model, max_rows, alone=True)
-        rollout.begin(whole.only(rollout.short_enough(prompts)))
-        return lambda: _answered(rollout, whole, None)
+        sampler = self._sampler(model, max_rows, alone=True)
+        sampler.begin(whole.only(_short_enough(sampler, whole)))
+        return lambda: _answered(sampler, whole, None)
 
     def attend(self, model: PreTrainedModel) -> None:
         from opdlab.serving.served_rollout import Asked
@@ -191,7 +203,7 @@ class OpenAIEngine(RolloutEngine):
         pad_id: int,
         vocabulary: int | None = None,
     ) -> tuple[bool, str]:
-        """Whether the server has the model's weights now, and what it is, in words; none are sent.
+        """Whether each server has the model's weights now, and what it is, in words; none are sent.
 
         Raises:
             ServerError: it is away, or good for no rollouts.
@@ -204,8 +216,10 @@ class OpenAIEngine(RolloutEngine):
             patience_s=min(self.patience_s, LOOKING_S),
             timeout_s=min(self.timeout_s, LOOKING_S),
         )
+        each = [replace(hasty, url=url) for url in self.urls]
         try:
-            return hasty._rollout(model, None, alone=True).look(asked)
+            found = [one._rollout(model, None, alone=True).look(asked) for one in each]
+            return all(fits for fits, _ in found), "; ".join(said for _, said in found)
         except AwayError as error:
             raise AwayError(
                 f"{error}. It was tried for {LOOKING_S:.0f} s only. If it is still loading its model, "
@@ -214,10 +228,26 @@ class OpenAIEngine(RolloutEngine):
             ) from error
 
     def _rollout(self, model: PreTrainedModel, max_rows: int | None, alone: bool) -> ServedRollout:
-        from opdlab.serving.served_rollout import Sampling, ServedRollout
+        from opdlab.serving.served_rollout import ServedRollout
 
-        how = Sampling(
-            self.access,
+        return ServedRollout(self._how(self.access), model, max_rows, alone)
+
+    def _sampler(
+        self, model: PreTrainedModel, max_rows: int | None, alone: bool
+    ) -> ServedRollout | Fleet:
+        """The server, or all of them."""
+        from opdlab.serving.fleet import Fleet
+
+        if len(self.urls) == 1:
+            return self._rollout(model, max_rows, alone)
+        everyone = [self._how(replace(self.access, url=url)) for url in self.urls]
+        return Fleet(everyone, model, max_rows)
+
+    def _how(self, access: Access) -> Sampling:
+        from opdlab.serving.served_rollout import Sampling
+
+        return Sampling(
+            access,
             self.served_model,
             self.weights_folder,
             self.largest_gap,
@@ -225,7 +255,6 @@ class OpenAIEngine(RolloutEngine):
             self.top_p,
             self.max_new_tokens,
         )
-        return ServedRollout(how, model, max_rows, alone)
 
     def figures(self, model: PreTrainedModel) -> dict[str, float]:
         from opdlab.serving.weights import figures_of
@@ -233,19 +262,25 @@ class OpenAIEngine(RolloutEngine):
         return figures_of(model)
 
 
-def _answered(rollout: ServedRollout, whole: Asked, on_response: OnResponse | None) -> Rollout:
+def _short_enough(sampler: ServedRollout | Fleet, whole: Asked) -> list[int]:
+    """Rows that the server's context has room for: of longer prompts it would only take short answers."""
+    refused = sampler.too_long(whole.prompts)
+    return [row for row in range(len(whole.prompts)) if row not in refused]
+
+
+def _answered(
+    sampler: ServedRollout | Fleet, whole: Asked, on_response: OnResponse | None
+) -> Rollout:
     """What the server answered, as a record; see `RolloutEngine.sample`.
 
     Raises:
         RefusedError: it refused some of the prompts; the error has the answers to the others.
     """
     count = len(whole.prompts)
-    # Servers cut answers at their context, so that of long prompts only short answers would be taken.
-    refused = rollout.too_long(whole.prompts)
-    rows = rollout.short_enough(whole.prompts)
-    if not rows and rollout.alone:
+    refused, rows = sampler.too_long(whole.prompts), _short_enough(sampler, whole)
+    if not rows and sampler.alone:
         raise RefusedError(refused, count)
-    found = rollout.drawn(whole.only(rows))
+    found = sampler.drawn(whole.only(rows))
     refused |= {rows[place]: why for place, why in found.refused.items()}
     rows = [rows[place] for place in found.rows]
     if found.recorded is None:

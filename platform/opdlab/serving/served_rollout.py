@@ -142,8 +142,7 @@ class ServedRollout:
             self.mark(received)
         sends = self.how.weights_folder is not None
         if sends:
-            if self.sync(asked):
-                self.begun = None  # a server that lost the weights since answered by others
+            self.sync(asked)
         elif weights.changed(self.link, self.model):
             raise ServerError(
                 f"{self.how.access.url}: the student's weights have changed, and the server is sent none: "
@@ -187,11 +186,6 @@ class ServedRollout:
             for row, ids in enumerate(prompts)
             if len(ids) + most > context
         }
-
-    def short_enough(self, prompts: Sequence[Sequence[int]]) -> list[int]:
-        """All other rows."""
-        refused = self.too_long(prompts)
-        return [row for row in range(len(prompts)) if row not in refused]
 
     def jumped(self, like: Likeness) -> bool:
         """Whether the server is off by more than it was before."""
@@ -415,11 +409,14 @@ class ServedRollout:
         for said, away, _ in told:
             if said is not None:
                 raise (AwayError if away else ServerError)(said) from fault
-        return any(given for *_, given in told)
+        given = any(given for *_, given in told)
+        if given:
+            self.begun = (
+                None  # what was begun, a server that lost the weights since answered by others
+            )
+        return given
 
-    def replies(
-        self, asked: Asked, how: Sampling, received: Received | None = None
-    ) -> Replies:
+    def replies(self, asked: Asked, how: Sampling, received: Received | None = None) -> Replies:
         """The completions by row, in the order in which they came, and why rows have none.
 
         Args:

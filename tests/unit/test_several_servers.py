@@ -1,0 +1,138 @@
+"""Several rollout servers: rows shared by load, none lost and none twice, whoever dies or comes back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from token_server import EOS, TokenServer
+from transformers import PreTrainedModel
+from typing_extensions import override
+
+from opdlab.configuration.loader import load_experiment
+from opdlab.errors import AwayError, ConfigError, RefusedError, ServerError
+from opdlab.modelling import models
+from opdlab.records import Rollout
+from opdlab.sampling.rollout import CachedEngine
+from opdlab.serving.engine import OpenAIEngine
+
+STUDENT = models.EMBEDDED / "student"
+LENGTH = 6
+PROMPTS = [[1, 5 + row, 9] for row in range(12)]
+
+
+class Mortal(TokenServer):
+    """Dies at its n-th completion, without a word."""
+
+    dies_at = 0
+
+    @override
+    def complete(self, body: dict[str, Any]) -> Any:
+        with self.lock:
+            self.dies_at -= 1
+            if self.dies_at == 0:
+                self.http.shutdown()
+                self.http.server_close()
+        if self.dies_at == 0:
+            raise ConnectionAbortedError
+        return super().complete(body)
+
+
+@pytest.fixture
+def student() -> PreTrainedModel:
+    return models.load_model(str(STUDENT))
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[TokenServer, Mortal]]:
+    with TokenServer(STUDENT) as one, Mortal(STUDENT) as other:
+        yield one, other
+
+
+def engine(pair: tuple[TokenServer, TokenServer], folder: Path, **changes: Any) -> OpenAIEngine:
+    values: dict[str, Any] = {"max_new_tokens": LENGTH, "patience_s": 0.5, **changes}
+    return OpenAIEngine(url=[one.url for one in pair], weights_folder=str(folder), **values)
+
+
+def sample(engine: Any, model: PreTrainedModel) -> Rollout:
+    seeds = list(range(len(PROMPTS)))
+    return engine.sample(model, PROMPTS, seeds, eos_ids=(EOS,), pad_id=0, top_k=2)
+
+
+def asked(server: TokenServer) -> int:
+    return server.seen["/v1/completions"]
+
+
+def assert_own(found: Rollout, model: PreTrainedModel) -> None:
+    """Row by row what the student itself would have sampled."""
+    own = sample(CachedEngine(max_new_tokens=LENGTH), model)
+    assert torch.equal(found.tokens, own.tokens)
+    assert torch.equal(found.candidates, own.candidates)
+    torch.testing.assert_close(found.log_prob, own.log_prob, atol=2e-4, rtol=0)
+
+
+def test_a_slow_server_gets_fewer_rows_and_the_rollout_is_the_same(
+    pair, student: PreTrainedModel, tmp_path: Path
+) -> None:
+    fast, slow = pair
+    slow.pause.wait = lambda _: threading.Event().wait(0.3)  # type: ignore[method-assign]
+    assert_own(sample(engine(pair, tmp_path, concurrency=2), student), student)
+    assert asked(fast) + asked(slow) == len(PROMPTS)
+    assert 0 < asked(slow) < asked(fast)
+    assert fast.seen["/collective_rpc"] == slow.seen["/collective_rpc"] == 1
+
+
+def test_a_server_that_dies_is_left_out_until_it_is_back(
+    pair, student: PreTrainedModel, tmp_path: Path
+) -> None:
+    whole, mortal = pair
+    through = engine(pair, tmp_path, concurrency=2)
+    mortal.dies_at = 3
+    assert_own(sample(through, student), student)
+    assert asked(whole) == len(PROMPTS), "what it had answered by then is not counted"
+    assert_own(sample(through, student), student)
+    assert asked(whole) == 2 * len(PROMPTS)
+    sent = mortal.seen["/collective_rpc"]
+    mortal.forget()
+    with mortal:
+        assert_own(sample(through, student), student)
+        assert mortal.seen["/collective_rpc"] == sent + 1, "it came back without the weights"
+        assert asked(whole) < 3 * len(PROMPTS)
+    whole.http.server_close()
+    whole.http.shutdown()
+    with pytest.raises(AwayError, match="none of the rollout servers is there"):
+        sample(through, student)
+
+
+def test_each_server_passes_the_check(pair, student: PreTrainedModel, tmp_path: Path) -> None:
+    _, other = pair
+    with torch.no_grad():
+        for weight in student.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    other.deaf = True
+    with pytest.raises(ServerError, match=f"{other.url} does not serve the student"):
+        sample(engine(pair, tmp_path), student)
+
+
+def test_a_prompt_that_one_refuses_is_told_with_the_answers_to_the_others(
+    pair, student: PreTrainedModel, tmp_path: Path
+) -> None:
+    for one in pair:
+        one.status, one.refuses = 400, lambda body: body["prompt"] == PROMPTS[4]
+    with pytest.raises(RefusedError) as refused:
+        sample(engine(pair, tmp_path), student)
+    assert list(refused.value.rows) == [4]
+    assert len(refused.value.answered.tokens) == len(PROMPTS) - 1
+
+
+def test_an_address_in_a_list_loses_its_password_and_must_be_one() -> None:
+    rollout = "rollout={type: openai, url: ['http://a:secretsecretsecret@h:1/v1', %s]}"
+    found = load_experiment("quickstart", [rollout % "'http://g:1/v1'"])
+    assert "secret" not in str(found)
+    for fault, words in (("nowhere", "begins with http"),):
+        with pytest.raises(ConfigError, match=words):
+            load_experiment("quickstart", [rollout % fault])
