@@ -45,9 +45,8 @@ class Contract:
 class Method(Covered, ABC):
     """A rule that turns a rollout and a teacher's scores into a loss for every response token.
 
-    A method is a frozen dataclass: its fields are the options that an experiment may set (declared with
-    `opdlab.records.option`), its functions the mathematics. It holds no state, so a step depends on
-    nothing but its rollout. Register it under the entry point `opdlab.methods`.
+    A frozen dataclass: its fields are the options that an experiment may set (`opdlab.records.option`), its
+    functions the mathematics, without state. Register it under the entry point `opdlab.methods`.
     """
 
     @property
@@ -88,19 +87,13 @@ class Method(Covered, ABC):
 
     @property
     def of_answers(self) -> bool:
-        """Whether a token's advantage depends on later tokens of its answer, as on an outcome or a return.
-
-        Then the importance weight of `rollout.ahead` is that of the whole answer.
-        """
+        """Whether advantages depend on later tokens too; `rollout.ahead` then weighs whole answers."""
         return self.graded
 
     @property
     def own_samples(self) -> bool:
-        """Whether the loss assumes that tokens were sampled from the student's own, whole distribution.
-
-        With a `rollout.temperature` or `rollout.top_p` other than 1 its expected gradient would be
-        different, so these are refused. A loss over distributions is right in any state.
-        """
+        """Whether the loss assumes samples of the student's own, whole distribution: with another
+        `rollout.temperature` or `rollout.top_p` than 1 its expected gradient would be another."""
         contract = self.contract
         sampled = contract.support == "sampled" or contract.delivery != "back-propagation"
         return self.sampler == "student" and sampled
@@ -150,8 +143,7 @@ class Method(Covered, ABC):
         Optional, and faster; without it `token_loss` gets these tokens spread over the whole vocabulary.
 
         Args:
-            student: log-probabilities of these tokens; with a teacher's top-k the last is of all others
-                together.
+            student: log-probabilities of these tokens; with a teacher's top-k the last is of all others.
             teacher: the teacher's; where `needs` are `full` and `linear`, shares of draws.
             supervision: as in `token_loss`.
         """
