@@ -224,8 +224,8 @@ MUTANTS = (
     Mutant(
         "training: later epochs get answers of their own",
         "platform/opdlab/training/module.py",
-        "if fresh or self.collected is None:",
-        "if True:",
+        "fresh = self.fresh or self.collected is None",
+        "fresh = True",
         (TRAINED, "-k", "epoch"),
     ),
     Mutant(

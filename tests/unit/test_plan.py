@@ -23,6 +23,7 @@ from opdlab.planning.footprint import activations, footprint
 from opdlab.planning.lengths import longest_prompt
 from opdlab.planning.phases import memory
 from opdlab.pretraining.characters import character_tokenizer
+from opdlab.serving.engine import OpenAIEngine
 from opdlab.sweeps.extent import outermost
 from opdlab.training.averaging import WeightAverage
 
@@ -171,11 +172,14 @@ def lines_of(experiment: Experiment, width: int = 120) -> list[str]:
 
 def test_a_plan_counts_each_rollout_once_and_the_copies_that_stay(experiment: Experiment):
     changes = {"training": experiment.training.model_copy(update={"epochs": 3, "keep_every": 100})}
+    length = experiment.rollout.max_new_tokens
+    changes["rollout"] = OpenAIEngine(url=["http://a", "http://b"], ahead=1, max_new_tokens=length)
     lines = lines_of(experiment.model_copy(update={"runs": [], **changes}))
     weights = footprint(experiment.student).weights
     for line in (
         "optimizer steps 400",
         "rollouts 134",
+        "rollout servers 2, one step ahead",
         f"response tokens in all, at most {1536 * 134:,}",
         "prompts looked at 256 of 2,144",
     ):

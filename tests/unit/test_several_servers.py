@@ -13,8 +13,11 @@ from token_server import EOS, TokenServer
 from transformers import PreTrainedModel
 from typing_extensions import override
 
+from opdlab.configuration.config import misfits
 from opdlab.configuration.loader import load_experiment
-from opdlab.errors import AwayError, ConfigError, RefusedError, ServerError
+from opdlab.configuration.prompt_settings import DatasetPrompts
+from opdlab.errors import AwayError, RefusedError, ServerError
+from opdlab.methods.sft import SFT
 from opdlab.modelling import models
 from opdlab.records import Rollout
 from opdlab.sampling.rollout import CachedEngine
@@ -129,10 +132,23 @@ def test_a_prompt_that_one_refuses_is_told_with_the_answers_to_the_others(
     assert len(refused.value.answered.tokens) == len(PROMPTS) - 1
 
 
-def test_an_address_in_a_list_loses_its_password_and_must_be_one() -> None:
-    rollout = "rollout={type: openai, url: ['http://a:secretsecretsecret@h:1/v1', %s]}"
-    found = load_experiment("quickstart", [rollout % "'http://g:1/v1'"])
-    assert "secret" not in str(found)
-    for fault, words in (("nowhere", "begins with http"),):
-        with pytest.raises(ConfigError, match=words):
-            load_experiment("quickstart", [rollout % fault])
+def test_what_cannot_be_sampled_ahead_or_by_several_is_refused_with_the_reason() -> None:
+    secret = "secretsecretsecret"
+    rollout = f"{{type: openai, url: ['http://a:{secret}@h:1/v1', 'http://g:1'], ahead: 1}}"
+    config = load_experiment("quickstart", ["runs=[]", f"rollout={rollout}"])
+    assert secret not in str(config)
+    assert not list(misfits(config))
+    training, given = config.training, DatasetPrompts.model_construct(type="dataset", given=0.5)
+    for update, words in (
+        ({"rollout": config.rollout.in_process()}, None),
+        ({"rollout": CachedEngine(ahead=1)}, "rollout.ahead: an engine in this process"),
+        ({"training": training.model_copy(update={"rollout_parts": 2})}, "training.rollout_parts"),
+        ({"training": training.model_copy(update={"devices": 2})}, "rollout.ahead: it is for"),
+        ({"training": training.model_copy(update={"devices": 2})}, "rollout.url: several servers"),
+        ({"method": SFT()}, "rollout.type: a server serves the student"),
+        ({"prompts": given}, "rollout.ahead: given answers"),
+    ):
+        told = list(misfits(config.model_copy(update=update)))
+        assert any(words in one for one in told) if words else not told
+    with pytest.raises(ValueError, match="begins with http"):
+        OpenAIEngine(url=["http://h:1/v1", "nowhere"])

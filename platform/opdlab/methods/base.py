@@ -92,8 +92,7 @@ class Method(Covered, ABC):
 
     @property
     def own_samples(self) -> bool:
-        """Whether the loss assumes samples of the student's own, whole distribution: with another
-        `rollout.temperature` or `rollout.top_p` than 1 its expected gradient would be another."""
+        """Whether tokens must be the student's own samples, at `rollout.temperature` and `top_p` 1."""
         contract = self.contract
         sampled = contract.support == "sampled" or contract.delivery != "back-propagation"
         return self.sampler == "student" and sampled

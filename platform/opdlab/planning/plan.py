@@ -315,9 +315,13 @@ def _work(run: Experiment) -> dict[str, str]:
     tokens = rows * rollout.max_new_tokens
     several = {"trainings, a seed each": f"{training.seeds:,}"} if training.seeds > 1 else {}
     rollouts = {"rollouts": f"{training.rollouts:,}"} if training.epochs > 1 else {}
+    servers = len(getattr(rollout, "urls", ()))
+    ahead = ", one step ahead" if rollout.ahead else ""
+    sampled = {"rollout servers": f"{servers}{ahead}"} if servers > 1 or ahead else {}
     return several | {
         "optimizer steps": f"{training.steps:,}",
         **rollouts,
+        **sampled,
         "responses a step": f"{rows:,}",
         "response tokens a step, at most": f"{tokens:,}",
         "response tokens in all, at most": f"{tokens * training.rollouts:,}",

@@ -1,7 +1,7 @@
 """Answers that were sampled one step ahead: by the student as it was before the last update.
 
 The student's log-probabilities, entropies and candidates are computed again, so that all but the tokens is
-of the student as it is now; for these see `opdlab.methods.importance`.
+of the student as it is now; for these see `opdlab.methods.older_samples`.
 """
 
 from __future__ import annotations
