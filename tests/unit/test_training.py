@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning as L
 import pytest
+import stores
 import torch
 from end_to_end.laboratory import comparable, save_model
 from lightning.pytorch.plugins import MixedPrecision
@@ -482,6 +483,32 @@ def test_training_on_rollouts_of_a_server_is_training_on_ones_own(folders, tmp_p
     for one, other in zip(comparable(through), comparable(own), strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
     assert own[0]["reverse_kl"] != pytest.approx(own[-1]["reverse_kl"], rel=0.01)
+
+
+def test_answers_of_one_step_ahead_weigh_what_they_are_worth_now(folders, tmp_path: Path) -> None:
+    lgr = {"type": "lgr", "top_k": 4}
+    with TokenServer(folders[0]) as one, TokenServer(folders[0]) as other:
+        engine = {"type": "openai", "url": [one.url, other.url], "weights_folder": str(tmp_path)}
+        module = build(folders, lgr, engine=engine | {"ahead": 1}, steps=2, learning_rate=0.1)
+        first, second = fit(module)
+        # Both steps' answers are of the first weights, which each server got once.
+        assert one.seen["/collective_rpc"] == other.seen["/collective_rpc"] == 1
+        assert one.seen["/v1/completions"] + other.seen["/v1/completions"] == 12
+    collected = module.collected
+    assert collected is not None
+    own = build(folders, lgr, steps=2).collector
+    fresh, found = own.sample(range(6, 12), stores.HERE).rollout, collected.rollout
+    assert torch.equal(fresh.tokens, found.tokens)
+    assert found.sampled_log_prob is not None
+    torch.testing.assert_close(found.sampled_log_prob, fresh.log_prob, atol=1e-4, rtol=0)
+    assert not torch.equal(found.candidates, fresh.candidates), "they are the student's as it is now"
+    weights = (found.log_prob - found.sampled_log_prob).exp().clamp(max=2.0)
+    torch.testing.assert_close(collected.weights * len(weights), weights)
+    assert first["importance_mean"] == first["importance_effective_share"] == pytest.approx(1.0)
+    assert second["importance_mean"] == pytest.approx(float(weights.mean()))
+    assert 0 < second["importance_truncated_share"] == float((weights == 2.0).float().mean())
+    effective = float(weights.sum() ** 2 / weights.square().sum() / len(weights))
+    assert second["importance_effective_share"] == pytest.approx(effective)
 
 
 def test_a_step_is_trained_on_the_prompts_that_its_server_answers(folders, tmp_path: Path) -> None:
