@@ -13,9 +13,10 @@ import torch
 from typer.testing import CliRunner
 
 from opdlab.cli import app
+from opdlab.configuration.loader import load_experiment
 from opdlab.console import terminal
 from opdlab.console.terminal import SymbolConsole
-from opdlab.doctor.objective import COLUMNS, Examined, installed, show
+from opdlab.doctor.objective import COLUMNS, Examined, installed, setting_of, show
 from opdlab.methods.base import Method
 from opdlab.methods.divergences import at, policy_gradient
 from opdlab.methods.forward_kl import ForwardKL
@@ -185,6 +186,16 @@ def test_untruncated_weights_set_answers_of_one_step_ahead_right(name: str) -> N
         found = expected_gradient(method, ahead, setting)
         wanted = expected_gradient(method, fresh, replace(setting, truncation=None))
         torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-12)
+
+
+def test_an_experiment_with_answers_of_one_step_ahead_is_examined_on_such_answers() -> None:
+    config = load_experiment("quickstart", ["runs=[]", "rollout={type: openai, ahead: 1}"])
+    setting = setting_of(config)
+    assert (setting.stale > 0, setting.truncation) == (True, math.inf)
+    assert examine(
+        config.method, replace(setting, worlds=1, deeper=0, vocabulary=3, rows=1)
+    ).declared
+    assert setting_of(load_experiment("quickstart")).truncation is None
 
 
 def test_truncated_weights_bend_a_sampled_gradient_less_than_none_would() -> None:

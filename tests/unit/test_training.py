@@ -486,7 +486,7 @@ def test_training_on_rollouts_of_a_server_is_training_on_ones_own(folders, tmp_p
 
 
 def test_answers_of_one_step_ahead_weigh_what_they_are_worth_now(folders, tmp_path: Path) -> None:
-    lgr = {"type": "lgr", "top_k": 4}
+    lgr = {"type": "lgr", "top_k": 4, "variant": "topk"}
     with TokenServer(folders[0]) as one, TokenServer(folders[0]) as other:
         engine = {"type": "openai", "url": [one.url, other.url], "weights_folder": str(tmp_path)}
         module = build(folders, lgr, engine=engine | {"ahead": 1}, steps=2, learning_rate=0.1)
@@ -501,7 +501,9 @@ def test_answers_of_one_step_ahead_weigh_what_they_are_worth_now(folders, tmp_pa
     assert torch.equal(fresh.tokens, found.tokens)
     assert found.sampled_log_prob is not None
     torch.testing.assert_close(found.sampled_log_prob, fresh.log_prob, atol=1e-4, rtol=0)
-    assert not torch.equal(found.candidates, fresh.candidates), "they are the student's as it is now"
+    assert not torch.equal(found.candidates, fresh.candidates), (
+        "they are the student's as it is now"
+    )
     weights = (found.log_prob - found.sampled_log_prob).exp().clamp(max=2.0)
     torch.testing.assert_close(collected.weights * len(weights), weights)
     assert first["importance_mean"] == first["importance_effective_share"] == pytest.approx(1.0)
