@@ -116,6 +116,8 @@ def test_each_server_passes_the_check(pair, student: PreTrainedModel, tmp_path: 
     with torch.no_grad():
         for weight in student.parameters():
             weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    looked = engine(pair, tmp_path).look(student, PROMPTS[0], eos_ids=(EOS,), pad_id=0)
+    assert (looked[0], looked[1].count("has other weights now")) == (False, 2)
     other.deaf = True
     with pytest.raises(ServerError, match=f"{other.url} does not serve the student"):
         sample(engine(pair, tmp_path), student)
