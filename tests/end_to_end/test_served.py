@@ -18,9 +18,10 @@ from planted import found, planted
 
 from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.errors import ServerError
-from opdlab.evaluation.measured import Measured, Subject, evaluate
+from opdlab.evaluation.measured import evaluate
 from opdlab.evaluation.served import open_served
 from opdlab.evaluation.store import SampleSet, sample_sets
+from opdlab.evaluation.subjects import Measured, Subject
 from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.sampling.rollout import CachedEngine

@@ -12,7 +12,7 @@ from small_models import small_model
 from transformers import PreTrainedModel
 
 from opdlab.errors import NonFiniteError
-from opdlab.evaluation.measured import Answer, Subject
+from opdlab.evaluation.subjects import Answer, Subject
 from opdlab.modelling import models
 from opdlab.records import Rollout
 from opdlab.sampling import decoder

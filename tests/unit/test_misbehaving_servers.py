@@ -34,10 +34,11 @@ from opdlab.doctor.probe import draw
 from opdlab.errors import AwayError, ConfigError, RefusedError, ServerError
 from opdlab.evaluation import measured
 from opdlab.evaluation.known_answers import Prints
-from opdlab.evaluation.measured import Subject, asked_of, engine_of, evaluate
+from opdlab.evaluation.measured import asked_of, engine_of, evaluate
 from opdlab.evaluation.measuring import open_subject
 from opdlab.evaluation.served import Served, _require_plain, open_served
 from opdlab.evaluation.store import sample_sets
+from opdlab.evaluation.subjects import Subject
 from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.prompts import open_prompts

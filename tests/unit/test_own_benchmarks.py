@@ -20,8 +20,9 @@ from opdlab.configuration.loader import load_experiment
 from opdlab.doctor.data_check import check
 from opdlab.errors import ConfigError, DataError, ModelError, OpdlabError
 from opdlab.evaluation import store
-from opdlab.evaluation.measured import Measured, Subject, evaluate
+from opdlab.evaluation.measured import evaluate
 from opdlab.evaluation.regrading import evaluator_of, regrade_set
+from opdlab.evaluation.subjects import Measured, Subject
 from opdlab.identity.measurement import Owner
 from opdlab.modelling.models import load_model, load_tokenizer
 from opdlab.plugins.evaluator import Evaluator

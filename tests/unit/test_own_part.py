@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerFast
 from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.diagnosis.observation import Tokens
 from opdlab.diagnosis.observe import Asked, Bench, graded
-from opdlab.evaluation.measured import Answer, Measured, draw_missing, grade_missing, judge
+from opdlab.evaluation.measured import draw_missing, grade_missing, judge
 from opdlab.evaluation.regrading import regrade_set
 from opdlab.evaluation.store import ask
+from opdlab.evaluation.subjects import Answer, Measured
 from opdlab.identity.measurement import Measurement
 from opdlab.identity.model_id import ModelId
 from opdlab.modelling.answer_part import marks_of, own_part, read, text_of, written

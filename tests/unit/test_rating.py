@@ -62,7 +62,7 @@ def test_pass_rates_are_those_of_the_stored_answers_and_nothing_is_drawn_twice(
     def never(*given: object) -> None:
         raise AssertionError("an answer was drawn again")
 
-    monkeypatch.setattr("opdlab.evaluation.measured.Subject.answer", never)
+    monkeypatch.setattr("opdlab.evaluation.subjects.Subject.answer", never)
     rate(experiment, [], str(target), 4)
     assert target.read_text() == written
     low, high = sorted({row["pass_rate"] for row in rows})[0], 1.0
@@ -115,7 +115,7 @@ def test_rows_are_written_as_they_were_or_refused_before_anything_is_sampled(
     def never(*given: object) -> None:
         raise AssertionError("something was sampled")
 
-    monkeypatch.setattr("opdlab.evaluation.measured.Subject.answer", never)
+    monkeypatch.setattr("opdlab.evaluation.subjects.Subject.answer", never)
     with pytest.raises(DataError, match=r"row 9: column 'image' holds a value of type bytes"):
         rate(
             experiment,

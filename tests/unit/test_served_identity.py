@@ -17,9 +17,9 @@ from token_server import TokenServer
 from opdlab.errors import AwayError, RefusedError, ServerError
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import Prints
-from opdlab.evaluation.measured import Answer
 from opdlab.evaluation.served import REPEATED, Served, open_served
 from opdlab.evaluation.store import ask
+from opdlab.evaluation.subjects import Answer
 from opdlab.identity import MEASUREMENTS
 from opdlab.modelling import models
 from opdlab.serving.client import Client

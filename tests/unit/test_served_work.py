@@ -39,9 +39,10 @@ from opdlab.errors import AwayError, OtherDrawsError, RefusedError, ServerError
 from opdlab.evaluation.comparison import RESULTS, last_sets
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import take
-from opdlab.evaluation.measured import Answer, Subject, evaluate, headline
+from opdlab.evaluation.measured import evaluate, headline
 from opdlab.evaluation.served import Served
 from opdlab.evaluation.store import sample_sets
+from opdlab.evaluation.subjects import Answer, Subject
 from opdlab.files import read_metrics
 from opdlab.identity import Owner
 from opdlab.modelling import models

@@ -27,7 +27,7 @@ from opdlab.configuration.config import Experiment
 from opdlab.configuration.training_settings import Training
 from opdlab.console import Stopped, StopRequest
 from opdlab.errors import NonFiniteError, PluginError, RefusedError
-from opdlab.evaluation.measured import Subject
+from opdlab.evaluation.subjects import Subject
 from opdlab.modelling import models
 from opdlab.modelling.head import hidden_states
 from opdlab.modelling.recomputed import checkpointed

@@ -9,9 +9,7 @@ from .disputes import DISPUTED as DISPUTED
 from .exports import export as export
 from .measured import (
     ALONE as ALONE,
-    Measured as Measured,
     Share as Share,
-    Subject as Subject,
     all_answers as all_answers,
     asked_of as asked_of,
     decode as decode,
@@ -42,4 +40,5 @@ from .side_by_side import (
     short_names as short_names,
 )
 from .store import SampleSet as SampleSet, data_hash as data_hash
+from .subjects import Measured as Measured, Subject as Subject
 from .withdrawing import withdraw_unproven as withdraw_unproven

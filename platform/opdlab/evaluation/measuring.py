@@ -17,9 +17,10 @@ from opdlab.console import Stopped, StopRequest, progress_bar, quieten
 from opdlab.errors import ConfigError
 from opdlab.evaluation import measured as evaluation, store
 from opdlab.evaluation.comparison import RESULTS
-from opdlab.evaluation.measured import ALONE, Measured, Share, Subject
+from opdlab.evaluation.measured import ALONE, Share
 from opdlab.evaluation.results import Scores
 from opdlab.evaluation.served import open_served
+from opdlab.evaluation.subjects import Measured, Subject
 from opdlab.files import claimed, replace_metrics
 from opdlab.identity import Owner
 from opdlab.modelling import models

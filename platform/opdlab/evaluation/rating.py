@@ -19,14 +19,9 @@ from opdlab.console import BOLD, END, YELLOW, Stopped, StopRequest, console, pro
 from opdlab.datafiles import Placed, iter_rows, json_line, placed
 from opdlab.errors import ConfigError, DataError
 from opdlab.evaluation import store
-from opdlab.evaluation.measured import (
-    Measured,
-    all_answers,
-    asked_of,
-    draw_missing,
-    grade_missing,
-)
+from opdlab.evaluation.measured import all_answers, asked_of, draw_missing, grade_missing
 from opdlab.evaluation.measuring import open_subject
+from opdlab.evaluation.subjects import Measured
 from opdlab.files import claimed, write_whole
 from opdlab.identity import Owner
 from opdlab.modelling import models

@@ -16,7 +16,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 from opdlab.errors import ModelError, OtherWeightsError, RefusedError, UnservedError
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import PRINTS, Prints, as_known, repeats, take
-from opdlab.evaluation.measured import Answer, Measured, OnAnswer, OnTick
+from opdlab.evaluation.subjects import Answer, Measured, OnAnswer, OnTick
 from opdlab.identity import ModelId
 from opdlab.modelling import Wording, as_wording, models
 from opdlab.sampling import RolloutEngine
