@@ -42,7 +42,7 @@ REASONS = {
     "comes in the midst, where no signal or fault can be timed: a stop, a fault, another process": (
         names(
             "end grade grade_missing write write_whole drawn_answers experiments app _keep_refused "
-            "compared require work withdraw"
+            "compared require work withdraw OtherDrawsError"
         )
     ),
     "is a server's in the tests' own hands": names("get complete identity"),
