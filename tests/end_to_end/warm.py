@@ -28,9 +28,14 @@ PACKAGES = ("opdlab", "opdlab_evaluators", "opdlab_dashboards")
 """All their modules are imported."""
 USED = (
     "datasets",
+    "git",
+    "IPython.display",
     "lightning",
+    "mlflow.pyfunc",
     "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.tracing.processor.mlflow_v3",
     "optuna",
+    "sqlalchemy.dialects.sqlite",
     "torch.distributed.tensor",
     "torch._dynamo",
     "transformers.models.auto.modeling_auto",
