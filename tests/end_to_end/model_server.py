@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Self
 
 import requests
 from end_to_end.servers import free_port
+from end_to_end.warm import Command, warm
 
 
 class TransformersServer:
@@ -20,17 +18,12 @@ class TransformersServer:
     def __init__(self, model: Path) -> None:
         self.model, self.port = model, free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Command | None = None
 
     def start(self, wait: bool = True) -> None:
-        code = "from transformers.cli.transformers import main; main()"
-        command = [sys.executable, "-W", "ignore", "-c", code, "serve", str(self.model)]
-        self.process = subprocess.Popen(
-            [*command, "--port", str(self.port), "--host", "127.0.0.1", "--device", "cpu"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        place = ["--port", str(self.port), "--host", "127.0.0.1"]
+        command = ["serve", str(self.model), *place, "--device", "cpu"]
+        self.process = warm().start(command, os.environ, "transformers.cli.transformers:main")
         deadline = time.monotonic() + 120
         while wait and time.monotonic() < deadline:
             try:
@@ -43,8 +36,8 @@ class TransformersServer:
 
     def kill(self) -> None:
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.kill()
+        self.process.communicate()
 
     def __enter__(self) -> Self:
         self.start()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +14,14 @@ from typing import Self
 
 import psutil
 import requests
+from end_to_end.warm import warm
+from mlflow.server.constants import (
+    ARTIFACT_ROOT_ENV_VAR,
+    ARTIFACTS_DESTINATION_ENV_VAR,
+    BACKEND_STORE_URI_ENV_VAR,
+    REGISTRY_STORE_URI_ENV_VAR,
+    SERVE_ARTIFACTS_ENV_VAR,
+)
 
 
 def free_port() -> int:
@@ -92,30 +98,25 @@ class Postgres:
 
 
 class MlflowServer:
-    """An MLflow server on an SQLite file, as `opdlab ui` starts one."""
+    """An MLflow server on an SQLite file, with what `mlflow server` hands to uvicorn."""
 
     def __init__(self, store: Path) -> None:
         self.store, self.port = store, free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--port",
-            str(self.port),
-            "--workers",
-            "1",
-        ]
-        self.process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--backend-store-uri", f"sqlite:///{self.store}"],
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            cwd=self.store.parent,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        settings = {
+            BACKEND_STORE_URI_ENV_VAR: f"sqlite:///{self.store}",
+            REGISTRY_STORE_URI_ENV_VAR: f"sqlite:///{self.store}",
+            ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
+            ARTIFACTS_DESTINATION_ENV_VAR: "./mlartifacts",
+            SERVE_ARTIFACTS_ENV_VAR: "true",
+        }
+        self.process = warm().start(
+            ["mlflow.server.fastapi_app:app", "--port", str(self.port)],
+            {**os.environ, **settings},
+            "uvicorn:main",
+            self.store.parent,
         )
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
@@ -128,8 +129,8 @@ class MlflowServer:
         raise AssertionError("the MLflow server did not start")
 
     def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.kill()
+        self.process.communicate()
 
     def __enter__(self) -> Self:
         self.start()

@@ -1,6 +1,6 @@
-"""The command line in processes that need not import anything, which takes longer than most tests.
+"""Programs in processes that need not import anything, which takes longer than most tests.
 
-Run as a script this is a process that has imported everything and forks the commands that it is asked
+Run as a script this is a process that has imported everything and forks the programs that it is asked
 for. Each has its own memory, signals and files, as one begun afresh has.
 """
 
@@ -19,6 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -32,16 +33,19 @@ USED = (
     "IPython.display",
     "lightning",
     "mlflow.pyfunc",
+    "mlflow.server.fastapi_app",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.tracing.processor.mlflow_v3",
     "optuna",
     "sqlalchemy.dialects.sqlite",
     "torch.distributed.tensor",
     "torch._dynamo",
+    "transformers.cli.transformers",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
     "transformers.trainer_pt_utils",
+    "uvicorn",
 )
 """What commands import later on."""
 LATE = {
@@ -138,10 +142,18 @@ class Warm:
         """Whether a command begun afresh in this environment would import the same."""
         return self.environment == _environment(environment)
 
-    def start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> Command:
+    def start(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        program: str = "opdlab.cli:main",
+        folder: Path | None = None,
+    ) -> Command:
+        """Begin a program, by its module and function, in a folder or here."""
         near, far = socket.socketpair()
         output, printed = os.pipe()
-        order = json.dumps([os.getcwd(), dict(environment), *arguments]).encode()
+        place = str(folder or Path.cwd())
+        order = json.dumps([place, dict(environment), program, *arguments]).encode()
         head = len(order).to_bytes(4, "little")
         with far:
             socket.send_fds(self._near, [head], [printed, far.fileno()])
@@ -150,17 +162,18 @@ class Warm:
         return Command(near, output)
 
 
-_warm: list[Warm] = []
+@cache
+def warm() -> Warm:
+    """The one of this process."""
+    return Warm()
 
 
 def start(
     *arguments: str | Path, environment: Mapping[str, str] = os.environ
 ) -> Command | subprocess.Popen[str]:
     """Begin `opdlab` with these arguments, here."""
-    if not _warm:
-        _warm.append(Warm())
-    if _warm[0].serves(environment):
-        return _warm[0].start([*map(str, arguments)], environment)
+    if warm().serves(environment):
+        return warm().start([*map(str, arguments)], environment)
     command = [sys.executable, "-c", "from opdlab.cli import main; main()", *map(str, arguments)]
     pipe, both = subprocess.PIPE, subprocess.STDOUT
     return subprocess.Popen(command, env=environment, stdout=pipe, stderr=both, text=True)
@@ -181,7 +194,7 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
 
 
 def serve(orders: socket.socket) -> list[str] | None:
-    """Fork a process per order; in each of these, return its arguments."""
+    """Fork a process per order; in each of these, return its program and arguments."""
     running: dict[int, tuple[int, socket.socket]] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(orders, selectors.EVENT_READ)
@@ -257,13 +270,18 @@ def import_everything() -> None:
 
 
 if __name__ == "__main__":
-    from opdlab.cli import main
-
     import_everything()
     # Memory that a collection does not look at stays shared.
     gc.freeze()
     chosen = serve(socket.socket(fileno=int(sys.argv[1])))
     if chosen is not None:
+        program, *arguments = chosen
+        module, _, function = program.partition(":")
+        if module != "opdlab.cli":
+            # Nobody reads what a server prints, and a full pipe would hold it up.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
         # Lightning begins other processes by the command that began this one.
-        sys.argv = [str(Path(sys.executable).with_name("opdlab")), *chosen]
-        run(main)
+        sys.argv = [str(Path(sys.executable).with_name(module.partition(".")[0])), *arguments]
+        run(getattr(import_module(module), function))
