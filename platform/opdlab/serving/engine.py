@@ -44,7 +44,6 @@ class OpenAIEngine(RolloutEngine):
         "http://localhost:8000/v1",
         "Base URL of the OpenAI API, including `/v1`; or a list, of servers that share the answers "
         "of a step by load. Evaluations use the first one.",
-        min_length=1,
     )
     served_model: str | None = option(
         None, "Name of the model on the server; null uses the only one."
@@ -73,7 +72,8 @@ class OpenAIEngine(RolloutEngine):
     )
 
     def __post_init__(self) -> None:
-        checked = [check_access(url, self.key_variable) for url in self.urls]
+        # An empty list is refused as an empty address is.
+        checked = [check_access(url, self.key_variable) for url in self.urls or [""]]
         object.__setattr__(self, "url", checked if isinstance(self.url, list) else checked[0])
 
     @property
