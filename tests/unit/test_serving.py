@@ -373,7 +373,8 @@ def test_a_server_that_answers_others_is_not_given_up(vllm: TokenServer) -> None
 
 
 @pytest.mark.parametrize(
-    "url", ["''", "localhost:8000/v1", "127.0.0.1:8000", "ftp://host/v1", "[]", "[http://host/v1, '']"]
+    "url",
+    ["''", "localhost:8000/v1", "127.0.0.1:8000", "ftp://host/v1", "[]", "[http://host/v1, '']"],
 )
 def test_a_url_without_http_is_refused_at_load(url: str):
     with pytest.raises(ConfigError, match=r"rollout.url begins with http:// or https://"):
