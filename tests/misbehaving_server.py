@@ -61,8 +61,8 @@ def _log_prob(value: Any) -> Callable[[Choice, Usage], object]:
     return change
 
 
-def _other_prompt(choice: Choice, usage: Usage) -> None:
-    choice["prompt_token_ids"] = [*choice["prompt_token_ids"][:-1], 7]
+def _other_prompt(last: Any) -> Callable[[Choice, Usage], object]:
+    return lambda choice, usage: choice["prompt_token_ids"].__setitem__(-1, last)
 
 
 REPLIES = {
@@ -79,7 +79,8 @@ REPLIES = {
         "ended by 'content_filter'", lambda choice, _: choice.update(finish_reason="content_filter")
     ),
     "no reason": Mode("ended by None", lambda choice, _: choice.update(finish_reason=None)),
-    "another prompt": Mode(r"as other tokens \(at \d+ 7, not", _other_prompt),
+    "another prompt": Mode(r"as other tokens \(at \d+ 7, not", _other_prompt(7)),
+    "a prompt of lists": Mode(r"as other tokens \(at \d+ \[7\], not", _other_prompt([7])),
     "no text": Mode("no text", lambda c, u: _as_text(c, u, text=None), text_only=True),
     "no count": Mode(
         "how many tokens it answered",
@@ -93,6 +94,7 @@ REPLIES = {
     ),
     "NaN": Mode("a log-probability of nan", _log_prob(float("nan")), log_probs=True),
     "above one": Mode("a log-probability of 0.5", _log_prob(0.5), log_probs=True),
+    "beyond any float": Mode("a log-probability of -1000", _log_prob(-(10**400)), log_probs=True),
     "minus infinity": Mode("a log-probability of -inf", _log_prob(float("-inf")), log_probs=True),
 }
 

@@ -69,6 +69,25 @@ def test_other_weights_under_the_same_name_are_another_subject(
     assert now.label() != before.label()
 
 
+def test_two_models_behind_one_address_are_none_that_is_measured(
+    server: TokenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked by turns, as a balancer of load does: to each prompt of a round the same one answers."""
+    monkeypatch.setattr("opdlab.evaluation.known_answers.TOKENS", 2)
+    both = itertools.cycle([server.model, models.load_model(str(TEACHER))])
+    alone = server.complete
+
+    def complete(body: dict[str, Any]) -> Any:
+        server.model = next(both)
+        return alone(body)
+
+    server.complete = complete
+    with pytest.raises(ServerError, match="answers a prompt in several ways"):
+        open_served(
+            OpenAIEngine(url=server.url, concurrency=1), "embedded:student", "none", tmp_path
+        )
+
+
 def test_a_server_on_another_port_with_the_same_weights_is_the_same_subject(
     server: TokenServer, tmp_path: Path
 ) -> None:

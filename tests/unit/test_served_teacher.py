@@ -310,6 +310,8 @@ WRONG: dict[str, tuple[Change, str]] = {
         "lack token|log-probabilities of a place"),
     "a row of nothing": (_row(lambda row, token: None), "log-probabilities of a place are None"),
     "NaN": (_of_token(float("nan")), "a log-probability of nan"),
+    "beyond any float": (_of_token(-(10**400)), "a log-probability of -1000"),
+    "by a long number": (_key("logprobs", {"top_logprobs": [{"9" * 5000: -0.1}]}), "not by its id"),
     "a word": (_of_token("-1"), "a log-probability of '-1'"),
     "above 1": (_of_token(0.5), "a log-probability of 0.5"),
     "too much": (_row(lambda row, token: {str(token): {"logprob": 0.0}, "41": {"logprob": -0.1}}),

@@ -10,6 +10,7 @@ import signal
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ from opdlab.evaluation.measured import evaluate, headline
 from opdlab.evaluation.served import Served
 from opdlab.evaluation.store import sample_sets
 from opdlab.evaluation.subjects import Answer, Subject
-from opdlab.files import read_metrics
+from opdlab.files import METRICS, read_metrics, replace_metrics
 from opdlab.identity import Owner
 from opdlab.modelling import models
 from opdlab.peers import failing_together
@@ -62,12 +63,14 @@ from opdlab.serving.served_rollout import ServedRollout
 from opdlab.serving.session import Session
 from opdlab.serving.weights import _LINKS
 from opdlab.sweeps.trial import _ended_by
+from opdlab.tracking import Tracker, start_run
 from opdlab.tracking.mlflow_store import open_experiment
 from opdlab.training import run
 from opdlab.training.group import REFERENCES, Group
 from opdlab.training.objective import micro_batches, rows_in_parts
 from opdlab.training.pace import Follow
 from opdlab.training.pair import load_module, load_pair
+from opdlab.training.watch import Watch
 from opdlab.training.whole_step import Place
 
 COMPLETIONS = "/v1/completions"
@@ -253,6 +256,11 @@ def test_answers_that_were_drawn_otherwise_than_asked_never_count(
     (tmp_path / RECEIVED).unlink()
     ask(right.__setitem__)
     assert came == right
+    # As the next evaluation within a training asks, of a server that was started again by then.
+    server.own = {"top_p": 1.0}
+    (tmp_path / RECEIVED).unlink()
+    with pytest.raises(OtherDrawsError):
+        ask(_never)
 
 
 @pytest.fixture
@@ -281,9 +289,12 @@ def test_answers_that_were_handed_over_before_enough_was_seen_are_withdrawn(
     exact: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Also those of another benchmark, and of an evaluation within a training."""
+    """Also those of another benchmark, and of an evaluation within a training; whatever was seen of the
+    server before it was started again."""
     exact.setattr("opdlab.serving.engine.ROUNDS", 1)
     exact.setattr(sampler, "FEW", 5)
+    enough = [1]
+    exact.setattr(Draws, "suffices", property(lambda self: self.tokens >= enough[0]))
     subject = subject_of(student, engine(server, top_p=0.3, concurrency=4))
     both = [{"type": "math", "level": "short", "limit": 3}, {"type": "routes", "limit": 8}]
     settings = Evaluation.model_validate(
@@ -294,7 +305,9 @@ def test_answers_that_were_handed_over_before_enough_was_seen_are_withdrawn(
         evaluate(subject, settings, owner, tmp_path)
         return completions(tmp_path)
 
-    server.own = {"top_p": 1.0}
+    evaluate(subject, settings.model_copy(update={"samples": 2}), Owner("x"), tmp_path / "before")
+    assert not [*tmp_path.glob(f"before/*/{UNPROVEN}")]
+    server.own, enough[:] = {"top_p": 1.0}, [90]
     short = settings.model_copy(update={"benchmarks": settings.benchmarks[:1]})
     wrong = measure(short, Owner("x", step=3))
     assert len(wrong) == 3
@@ -420,6 +433,37 @@ def test_steps_that_were_trained_on_answers_drawn_otherwise_are_named(
     pace.step = pace.saved = pace.began = 0
     pace._tell_unproven()
     assert not caplog.text
+
+
+def test_steps_that_are_trained_again_behind_a_server_have_new_records(
+    server: MisbehavingServer, tmp_path: Path, store: Path
+) -> None:
+    """What was trained on answers that were refused later stood in the curves for ever."""
+    module = served_module(server, tmp_path / "weights", prompts=1)
+    client, experiment = open_experiment(tmp_path, f"sqlite:///{store}", "again")
+    folder = tmp_path / "run"
+    first = Tracker(client, start_run(client, experiment, "run", None, {}), folder)
+    for step in (1, 2, 3):
+        first.log({"loss": 1.0, "math/mean_at_1": 0.5}, step)
+    first.close("FAILED")
+    with (folder / METRICS).open("a") as file:
+        file.write('{"cut\n5\n')
+    replace_metrics(folder, 1, "math/", {"math/best": 1.0})
+    tracker = Tracker(client, first.run_id, folder)
+    watch = Watch(tracker, StopRequest(), module.config.training, Owner("run"))
+    trainer: Any = SimpleNamespace(global_step=1, max_steps=3)
+    watch.on_train_start(trainer, module)
+    watch.teardown(trainer, module, "fit")
+    watch.over.set()
+    tracker.log({"loss": 2.0}, 2)
+    tracker.close("FINISHED")
+    rows = [{k: v for k, v in row.items() if k != "time"} for row in read_metrics(folder)]
+    assert rows == [{"step": 1, "loss": 1.0, "math/best": 1.0}, {"step": 2, "loss": 2.0}]
+    history = client.get_metric_history(first.run_id, "loss")
+    assert [one.value for one in history if one.step == 2] == [1.0, 2.0]
+    # Who deletes a damaged file has no curves, and goes on.
+    (folder / METRICS).unlink()
+    replace_metrics(folder, 1, "math/", {})
 
 
 def completions(folder: Path) -> dict[tuple[int | None, str, str, int], str]:

@@ -111,8 +111,9 @@ def take(
     found = _prints(answers(asks, at_once=1))
     if alone or not found.log_probs:
         return found
-    beside = answers(asks * REPEATS)
-    rows = [beside[first : first + len(asks)] for first in range(0, len(beside), len(asks))]
+    # Each by turns: of several servers behind one address another one answers.
+    beside = answers([one for one in asks for _ in range(REPEATS)])
+    rows = [beside[first::REPEATS] for first in range(REPEATS)]
     return replace(found, rounding=max(found.gap(_prints(row)) for row in rows))
 
 

@@ -13,9 +13,15 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from opdlab.errors import ModelError, OtherWeightsError, RefusedError, UnservedError
+from opdlab.errors import (
+    ModelError,
+    OtherWeightsError,
+    RefusedError,
+    ServerError,
+    UnservedError,
+)
 from opdlab.evaluation.held import Held
-from opdlab.evaluation.known_answers import PRINTS, Prints, as_known, repeats, take
+from opdlab.evaluation.known_answers import LARGEST_GAP, PRINTS, Prints, as_known, repeats, take
 from opdlab.evaluation.subjects import Answer, Measured, OnAnswer, OnTick
 from opdlab.identity import ModelId
 from opdlab.modelling import Wording, as_wording, models
@@ -239,7 +245,7 @@ def open_served(
         revision: of the tokenizer, where its path names the hub.
 
     Raises:
-        ServerError: nobody answers, or the model is not served.
+        ServerError: nobody answers, the model is not served, or several models answer.
         ModelError: there is no tokenizer, or it names no EOS.
     """
     tokenizer = models.load_tokenizer(tokenizer_path, revision, alone=True)
@@ -251,6 +257,12 @@ def open_served(
     session = Session.open(engine.access, engine.served_model, place)
     defaults_known = _require_plain(session, place, revision)
     seen = take(session, tokenizer, ends)
+    if seen.rounding > LARGEST_GAP:
+        raise ServerError(
+            f"{engine.access.url} answers a prompt in several ways: its log-probabilities are "
+            f"{seen.rounding:.2g} nats apart, more than rounding explains. If several servers with other "
+            "weights stand behind this address, give the address of one"
+        )
     if not repeats(session, tokenizer, ends):
         LOG.warning(
             "%s gives different answers to one prompt with one seed: it uses a seed of its own, or "

@@ -24,6 +24,7 @@ from .metrics_file import (
     PARTS as PARTS,
     begin_metrics as begin_metrics,
     end_line as end_line,
+    forget_metrics as forget_metrics,
     is_bin as is_bin,
     read_metrics as read_metrics,
     replace_metrics as replace_metrics,

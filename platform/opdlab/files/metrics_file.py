@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -82,16 +82,35 @@ def read_metrics(folder: Path, execution: str | None = None) -> list[dict[str, f
 
 
 def replace_metrics(folder: Path, step: int, part: str, values: Mapping[str, float]) -> None:
-    """Put others in the place of a step's metrics whose names begin with `part`."""
+    """Put others in the place of a step's metrics whose names begin with `part`; of no curves nothing."""
+
+    def replaced(row: dict[str, Any]) -> dict[str, Any]:
+        if row.get("step") != step:
+            return row
+        return {name: v for name, v in row.items() if not name.startswith(part)} | {**values}
+
+    _rewrite(folder, replaced)
+
+
+def forget_metrics(folder: Path, after: int) -> None:
+    """Drop the rows of the steps after one."""
+    _rewrite(folder, lambda row: None if row.get("step", after) > after else row)
+
+
+def _rewrite(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    """Change rows, or drop them for None; lines that are none stay."""
     path = folder / METRICS
-    lines = path.read_text().splitlines()
-    for place, line in enumerate(lines):
-        with suppress(ValueError):
+    if not is_there(path):
+        return
+    lines: list[bytes] = []
+    for line in read_file(path).split(b"\n"):
+        with suppress(ValueError, TypeError, AttributeError, RecursionError):
             row = json.loads(line)
-            if row.get("step") == step:
-                kept = {name: v for name, v in row.items() if not name.startswith(part)}
-                lines[place] = json.dumps({**kept, **values})
-    write_whole(path, "\n".join(lines) + "\n")
+            if (changed := change(row)) is None:
+                continue
+            line = line if changed == row else json.dumps(changed).encode()
+        lines.append(line)
+    write_whole(path, b"\n".join(lines))
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,8 @@ from opdlab.serving.dialect import Draw
 PASSING = ("abort", "error")
 """Ends for reasons of the server's own, which may pass: vLLM's `error` is one that is worth another try."""
 _SHOWN = 300
-_ROUNDING = 1e-2  # above zero that a log-probability may be, in nats
+ROUNDING = 1e-2
+"""Nats above zero that a log-probability, and that of all told tokens together, may be."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def check_prompt(returned: Any, count: Any, ids: Sequence[int]) -> None:
         raise ReplyError(_read_as(f"{size} tokens", len(ids)))
     elif returned != list(ids):
         place = next(
-            i for i, pair in enumerate(zip(returned, ids, strict=True)) if len({*pair}) > 1
+            i for i, (told, sent) in enumerate(zip(returned, ids, strict=True)) if told != sent
         )
         other = f"other tokens (at {place} {returned[place]!r}, not {ids[place]})"
         raise ReplyError(_read_as(other, len(ids)))
@@ -225,10 +226,15 @@ def _log_probs(found: Any, count: int) -> tuple[float, ...] | None:
     if not isinstance(values, list) or not values or len(values) != count or None in values:
         return None
     for value in values:
-        fine = isinstance(value, (int, float)) and math.isfinite(value) and value <= _ROUNDING
-        if not fine:
+        if not is_log_prob(value):
             raise ReplyError(f"the server says a log-probability of {value!r}")
     return tuple(float(value) for value in values)
+
+
+def is_log_prob(value: Any) -> bool:
+    """Whether something that a server said is the logarithm of a probability."""
+    # JSON has whole numbers beyond any float.
+    return type(value) in (int, float) and -sys.float_info.max <= value <= ROUNDING
 
 
 def read_scores(answer: Any, ids: Sequence[int]) -> list[float]:
@@ -243,7 +249,7 @@ def read_scores(answer: Any, ids: Sequence[int]) -> list[float]:
             raise ServerError("the server returned no prompt_logprobs; vLLM does")
         pairs = zip(listed[1:], ids[1:], strict=True)
         return [float(row[str(token)]["logprob"]) for row, token in pairs]
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ServerError(f"the server's prompt_logprobs are none: {short(answer)}") from error
 
 

@@ -15,7 +15,9 @@ from opdlab.shapes import Int, Tensor
 TOKENS = 4096
 """Tokens that are looked at, of a rollout."""
 REMEMBERED = 64 * TOKENS
-"""Tokens after which what was seen is forgotten: the student is another one by then."""
+"""Tokens after which what was seen is forgotten where it never suffices: the student is another by then."""
+Chance = tuple[int, int]
+"""Hash of a prompt, with its seed: asked again, they are the same chance again."""
 NEVER = 1e-9
 """Chance by which a server that draws as it should is refused."""
 LEAST = 0.2
@@ -91,6 +93,11 @@ class Draws:
         )
 
 
+def chances(prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Chance]:
+    """What each prompt with its seed is known by."""
+    return [(hash(tuple(prompt)), seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+
+
 def draws(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -99,17 +106,15 @@ def draws(
     vocabulary: int | None,
     temperature: float,
     top_p: float,
-    known: set[tuple[int, int]],
+    known: set[Chance],
 ) -> Draws:
     """Look at some responses, at most `TOKENS` of their tokens, in one forward.
 
     Args:
-        known: hashes of prompts with their seeds that were looked at, which are added here. The same prompt
-            with the same seed is the same chance again.
+        known: those that were looked at, which are added here.
     """
     asked, answers, left = list[Sequence[int]](), list[Tensor](), TOKENS
-    for prompt, seed, response in zip(prompts, seeds, responses, strict=True):
-        key = hash(tuple(prompt)), seed
+    for prompt, response, key in zip(prompts, responses, chances(prompts, seeds), strict=True):
         if left and key not in known:
             known.add(key)
             asked.append(prompt)

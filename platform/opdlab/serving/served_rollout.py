@@ -24,7 +24,7 @@ from opdlab.serving.identify import TOKEN_SERVERS
 from opdlab.serving.likeness import EXACT, Likeness, allowed, likeness, rounding
 from opdlab.serving.received import Received
 from opdlab.serving.replies import Reply
-from opdlab.serving.sampler import REMEMBERED, Draws, draws
+from opdlab.serving.sampler import REMEMBERED, Chance, Draws, chances, draws
 from opdlab.serving.session import Ask, Session
 from opdlab.shapes import Float, Int, Tensor
 from opdlab.transfers import to_device
@@ -345,39 +345,32 @@ class ServedRollout:
 
     def require_drawn(self, asked: Asked, responses: Sequence[Int[Tensor, "_"]]) -> None:
         """Raises OtherDrawsError where the server samples otherwise than it was asked to."""
-        how = self.how
-        remembered = self.link.drawn.get((how.temperature, how.top_p))
-        if remembered is None or remembered[0].tokens >= REMEMBERED:
-            remembered = Draws(0, 0, 0, 0), set()
-        before, known = remembered
-        seen = draws(
-            self.model,
-            asked.prompts,
-            asked.seeds,
-            responses,
-            asked.vocabulary,
-            how.temperature,
-            how.top_p,
-            known,
-        )
-        whole, settings = before + seen, (how.temperature, how.top_p)
-        self.link.drawn[settings] = whole, known
-        if fault := next(filter(None, gathered(whole.fault, self.alone)), ""):
+        how, settings = self.how, (self.how.temperature, self.how.top_p)
+        before, known = self.link.drawn.pop(settings, (Draws(0, 0, 0, 0), set[Chance]()))
+        new = {*chances(asked.prompts, asked.seeds)} - known
+        drawn = self.model, asked.prompts, asked.seeds, responses, asked.vocabulary, *settings
+        seen = draws(*drawn, known)
+        # Asked again, of other weights or of a server that was started again, it is looked at by itself.
+        again = draws(*drawn, new)
+        whole = before + seen
+        if fault := next(filter(None, gathered(whole.fault or again.fault, self.alone)), ""):
             # Whoever asks again, of a server that was put right, begins anew.
-            del self.link.drawn[settings]
             said = (
                 f"{how.access.url} does not sample at temperature {how.temperature:g} and top-p "
-                f"{how.top_p:g}: {fault}"
+                f"{how.top_p:g}: {fault}. Look for settings of the server that override those of a request"
             )
-            said += ". Look for settings of the server that override those of a request"
             # First of all: whoever is killed from here on leaves word of it.
             for received in self.link.unproven.pop(settings, {}).values():
                 received.mark(how.named, said)
-            raise OtherDrawsError(said, settings in self.link.proven, how.named)
-        if whole.suffices:
+            proven = settings in self.link.proven and not before.tokens
+            raise OtherDrawsError(said, proven, how.named)
+        if whole.suffices or again.suffices:
             self.link.proven.add(settings)
             for received in self.link.unproven.pop(settings, {}).values():
                 received.unmark()
+        # What is proven proves nothing of a server that is started again with other settings.
+        if not whole.suffices and whole.tokens < REMEMBERED:
+            self.link.drawn[settings] = whole, known
         if seen.tokens:
             self.link.figures["server_surprise"] = seen.above / seen.tokens
 

@@ -14,13 +14,13 @@ from typing import Any, final, overload
 from opdlab.serving.client import ReplyError
 from opdlab.serving.dialect import NO_PENALTY, OFF
 from opdlab.serving.identify import Identity
-from opdlab.serving.replies import completion, short
+from opdlab.serving.replies import ROUNDING, completion, is_log_prob, short
 
 NEVER = -9990.0
 """vLLM writes -9999 for a token that the model rules out: JSON has no infinity."""
-ROUNDING = 1e-2
-"""Nats above zero that a log-probability, and that of all told tokens together, may be."""
 MARK = "token_id:"
+LONGEST = 18
+"""Digits of a token's number, which fits 64 bits."""
 
 Top = list[tuple[int, float]]
 """Tokens and log-probabilities, likeliest first."""
@@ -137,10 +137,9 @@ def _by_id(row: Any) -> dict[int, float]:
     for name, cell in row.items():
         number = str(name).removeprefix(MARK)
         value: Any = cell.get("logprob") if isinstance(cell, dict) else None
-        if not (number.isascii() and number.isdigit()):
-            raise ReplyError(f"the server names a token {name!r}, not by its id")
-        fine = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not fine or not math.isfinite(value) or value > ROUNDING:
+        if not (number.isascii() and number.isdigit() and len(number) <= LONGEST):
+            raise ReplyError(f"the server names a token {name!r:.80}, not by its id")
+        if not is_log_prob(value):
             raise ReplyError(f"the server says a log-probability of {value!r}")
         found[int(number)] = -math.inf if value < NEVER else float(value)
     return found

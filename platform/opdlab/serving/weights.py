@@ -27,7 +27,7 @@ from opdlab.serving.fingerprint import fingerprint
 from opdlab.serving.heard import Heard
 from opdlab.serving.received import Received
 from opdlab.serving.replies import read_scores
-from opdlab.serving.sampler import Draws
+from opdlab.serving.sampler import Chance, Draws
 from opdlab.serving.session import Session
 from opdlab.serving.taken import take
 from opdlab.shapes import Tensor
@@ -50,7 +50,8 @@ class Link:
         first: fingerprint of the weights at the first rollout, of a model whose weights are not sent.
         usual: how far the server's log-probabilities were from the model's at most, where they were right.
         exact: whether it was seen to compute in float32, so that it may differ by next to nothing.
-        drawn: what was seen of the sampling, and of which prompts and seeds, by temperature and top-p.
+        drawn: what was seen of the sampling since it last sufficed, and of which prompts and seeds, by
+            temperature and top-p.
         proven: temperatures and top-p at which it was seen to draw as asked.
         heard: whether it takes the weights that it is sent.
         unproven: what was marked before enough was seen, by place, likewise.
@@ -62,7 +63,7 @@ class Link:
         self.first: str | None = None
         self.usual: float | None = None
         self.exact = False
-        self.drawn: dict[tuple[float, float], tuple[Draws, set[tuple[int, int]]]] = {}
+        self.drawn: dict[tuple[float, float], tuple[Draws, set[Chance]]] = {}
         self.heard = Heard()
         self.proven: set[tuple[float, float]] = set()
         self.unproven: dict[tuple[float, float], dict[Path, Received]] = {}

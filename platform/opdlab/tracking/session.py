@@ -20,7 +20,7 @@ import psutil
 from opdlab import credentials
 from opdlab.console import END, YELLOW, console
 from opdlab.errors import DataError, TrackingError
-from opdlab.files import METRICS, end_line, natural, read_metrics, write_whole
+from opdlab.files import METRICS, end_line, forget_metrics, natural, read_metrics, write_whole
 from opdlab.tracking import mlflow_extras
 from opdlab.tracking.mlflow_run import (
     INSTEAD,
@@ -218,8 +218,8 @@ class Tracker:
         """Record the metrics of a step; they are sent soon, many steps at once.
 
         NaN and infinity are kept, as Python's JSON writes them; MLflow shows both as NaN. A step
-        that is already on disk (a resumed run repeats the steps since its checkpoint, with the same values)
-        is not sent twice.
+        that is already on disk (a resumed run repeats the steps since its checkpoint, with the same values
+        unless it forgot them) is not sent twice.
         """
         if step <= self.logged_step:
             return
@@ -230,6 +230,11 @@ class Tracker:
         self.logged_step = step
         # The machine's load is no result of the run: it goes to MLflow alone.
         self.rows.put(row | mlflow_extras.load())
+
+    def forget(self, after: int) -> None:
+        """Drop the records of the steps after one, which are trained again with other values."""
+        forget_metrics(self.folder, after)
+        self.logged_step = min(self.logged_step, after)
 
     def artifact(self, path: Path, place: str | None = None) -> None:
         """Send a file, or a folder with what is in it."""

@@ -65,6 +65,9 @@ class Watch(Pace):
         for what in unwatched(pl_module.config):
             self.progress.console.print(f"{YELLOW}not watched: {what}")
         before = self.step - (pl_module.unrecorded is not None)
+        if pl_module.config.rollout.served:
+            # A server's answers are others each time, and may have been refused since.
+            self.tracker.forget(before)
         self.alarms.replay(read_metrics(self.tracker.folder), before)
 
     @override
