@@ -112,7 +112,7 @@ class MisbehavingServer(TokenServer):
         hangs: whether completions are answered when `released` is set.
         hangs_at: a path that is answered then.
         says: what is answered at a path in place of the right thing.
-        says_bytes: the same, as bytes.
+        says_bytes: the same, as bytes of the type `media`.
         echoes: whether completions are answered by the headers of the request.
         healthy: whether `/health` says that the engine lives.
         key: without which nobody is let in.
@@ -133,6 +133,7 @@ class MisbehavingServer(TokenServer):
         self.hangs_at = ""
         self.says: dict[str, Any] = {}
         self.says_bytes: dict[str, bytes] = {}
+        self.media = "application/json"
         self.echoes = False
         self.healthy = True
         self.key = ""
@@ -167,6 +168,7 @@ class _Misbehaving(Handler):
             self._send({}, 503)
         elif path in state.says_bytes:
             self.send_response(200)
+            self.send_header("Content-Type", state.media)
             self.send_header("Content-Length", str(len(state.says_bytes[path])))
             self.end_headers()
             self.wfile.write(state.says_bytes[path])

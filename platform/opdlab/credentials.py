@@ -12,7 +12,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from opdlab.errors import ConfigError
 
@@ -73,6 +73,11 @@ def logins() -> list[tuple[str, str]]:
     return [found for address in _known() if (found := login(address)) is not None]
 
 
+def basic(login: tuple[str, str]) -> str:
+    """A name and password as HTTP's Basic sends them."""
+    return b64encode(":".join(login).encode()).decode()
+
+
 def options(address: str) -> list[tuple[str, str]]:
     """The secret options, such as `?key=...`, that were cut from an address."""
     pairs = [part.partition("=") for part in urlsplit(whole(address)).query.split("&")]
@@ -125,7 +130,8 @@ def hide(text: str, *others: str | None) -> str:
         secrets |= {whole(address), *(value for _, value in chosen)}
         name, colon, password = _apart(whole(address))[0].partition(":")
         secrets |= {password, unquote(password)} if colon else {name}
-        secrets.add(b64encode(":".join(login(address) or ()).encode()).decode())
+        secrets |= {basic(found)} if (found := login(address)) else set[str]()
+    secrets |= {quote(one, safe="") for one in secrets}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, HIDDEN) if len(secret) >= SHORTEST else text
     return text

@@ -6,8 +6,10 @@ import copy
 import math
 import os
 import re
+import shutil
 import signal
 import traceback
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +47,7 @@ from opdlab.evaluation.served import Served
 from opdlab.evaluation.store import sample_sets
 from opdlab.evaluation.subjects import Answer, Subject
 from opdlab.files import METRICS, read_metrics, replace_metrics
-from opdlab.identity import Owner
+from opdlab.identity import EXECUTION, Owner
 from opdlab.modelling import models
 from opdlab.peers import failing_together
 from opdlab.records import Verdict
@@ -379,6 +381,8 @@ def test_what_a_server_answered_to_an_earlier_process_is_withdrawn_unless_it_sho
             patch.setattr(Draws, "suffices", True)
             evaluated("seen", seed=1)
     (group.folder / RESULTS).touch()
+    # Somebody's copy is no run of the group.
+    shutil.copytree(group.folder / "unseen", group.folder / "backup")
     server.own = {"top_p": 1.0}
     exact.setattr(sampler, "FEW", 0)
     with exact.context() as patch:
@@ -407,8 +411,8 @@ def test_what_a_server_answered_to_an_earlier_process_is_withdrawn_unless_it_sho
     assert "math/short/mean_at_1" not in row
     assert (row["loss"], row["math/short/mean_at_1_best"]) == (1.0, 1.0)
     assert not (group.folder / RESULTS).exists()
-    left = [one.parts[-4] for one in tmp_path.glob(f"*/*/samples/*/{UNPROVEN}")]
-    assert left == [*others[:1]]
+    left = {one.parts[-4] for one in tmp_path.glob(f"*/*/samples/*/{UNPROVEN}")}
+    assert left == {"backup", *others[:1]}
 
 
 @pytest.mark.parametrize(
@@ -421,9 +425,14 @@ def test_what_a_server_answered_to_an_earlier_process_is_withdrawn_unless_it_sho
 def test_steps_that_were_trained_on_answers_drawn_otherwise_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, saved: int, told: str
 ) -> None:
-    pace = Follow(tmp_path, StopRequest())
+    pace = Follow(tmp_path / "run", StopRequest())
     pace.began, pace.step, pace.saved = 2, 5, saved
+    for name in ("run", "earlier"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / EXECUTION).touch()
     pace._tell_unproven()
+    assert "what was trained here before (earlier) may hold such answers" in caplog.text
+    (tmp_path / "earlier" / EXECUTION).unlink()
     assert re.search(rf"steps 3 to 5 were trained on answers .*{told}", caplog.text)
     caplog.clear()
     pace.step = pace.saved = pace.began
@@ -525,8 +534,14 @@ def test_a_text_of_more_tokens_than_are_told_is_refused(
     assert sorted(came) == [0, 1, 3, 4, 5]
 
 
-def test_a_body_of_many_brackets_is_no_json(server: MisbehavingServer) -> None:
-    server.says_bytes = {COMPLETIONS: b"[" * 200_000}
+@pytest.mark.parametrize(
+    ("body", "media"),
+    [(b"[" * 200_000, "application/json"), (b"<html>", "text/html; charset=\0none")],
+)
+def test_a_body_that_cannot_be_read_is_no_json(
+    server: MisbehavingServer, body: bytes, media: str
+) -> None:
+    server.says_bytes, server.media = {COMPLETIONS: body}, media
     asked = client(server)
     with pytest.raises(ServerError, match="no JSON: "):
         asked.post(asked.access.api("/completions"), {"prompt": [1]})
@@ -545,20 +560,29 @@ def test_a_process_exchanges_its_own_students_at_one_server(
 KEY = "sk-" + "".join(chr(ord("A") + n % 26) for n in range(90))
 
 
+LOGIN = b64encode(f"me:{KEY}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("echo", "secret"),
+    [(KEY, KEY), ("".join(f"\\u{ord(one):04x}" for one in KEY), KEY), (LOGIN, LOGIN)],
+)
 def test_no_part_of_a_key_is_shown(
-    server: MisbehavingServer, student: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+    server: MisbehavingServer,
+    student: PreTrainedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    echo: str,
+    secret: str,
 ) -> None:
-    monkeypatch.setenv("NO_SUCH_KEY", KEY)
-
-    def alter(body: dict[str, Any], choice: Any, usage: Any) -> bool:
-        choice.clear()
-        choice["echo"] = f"{'x' * 230} {KEY}"
-        return True
-
-    server.alter = alter
+    """However a server writes it, and wherever it is cut."""
+    if secret == LOGIN:
+        server.url = server.url.replace("//", f"//me:{KEY}@")
+    else:
+        monkeypatch.setenv("NO_SUCH_KEY", KEY)
+    server.says_bytes = {COMPLETIONS: f'{{"echo": "{"x" * 230} {echo}"}}'.encode()}
     refused = evaluated(server, student)["refused"]
     assert "***" in str(refused)
-    assert KEY[:12] not in str(refused)
+    assert secret[:12] not in str(refused)
 
 
 def test_a_key_goes_to_no_other_service_of_the_host(

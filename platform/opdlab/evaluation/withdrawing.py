@@ -43,8 +43,9 @@ def withdraw_unproven(stores: Iterable[Path], error: OtherDrawsError | None = No
     for mark, reason in withdrawn.items():
         write_whole(mark, f"{found[mark][0]}\n{reason}")
     for mark, reason in withdrawn.items():
-        asked = next(one for one in identity.read(mark.parents[1]) if one.draws == mark.parent.name)
-        if count := SampleSet(mark.parents[1], asked).withdraw(reason):
+        known = (one for one in identity.read(mark.parents[1]) if one.draws == mark.parent.name)
+        asked = next(known, None)  # where its record is gone, whoever reads the samples is told
+        if asked and (count := SampleSet(mark.parents[1], asked).withdraw(reason)):
             LOG.warning(
                 "%s. %d samples of %s on %s that it answered before are withdrawn: they are stored as "
                 "server_error, and are asked for again where the evaluation goes on",

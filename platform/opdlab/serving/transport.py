@@ -45,6 +45,8 @@ KEPT_VERB, CHANGED_VERB = (307, 308), (301, 302, 303)
 REDIRECTS = 5
 NO_FILES = (errno.EMFILE, errno.ENFILE)
 _SHOWN = 400
+ESCAPES = (rb"\/", rb"\u00")
+"""Of letters that JSON need not escape, as some servers do: a key is not seen in the bytes then."""
 SECRET = 16
 """Characters of a key that no answer says by chance."""
 
@@ -118,7 +120,7 @@ class Transport:
             if not ({"Content-Length", "Transfer-Encoding"} & set(response.headers)):
                 # Nothing says where such an answer ends, so one that is cut looks whole.
                 raise Refused("the connection broke in the middle of an answer") from error
-            raise Answered(f"no JSON: {self._hidden(response.text)!r}") from error
+            raise Answered(f"no JSON: {self._hidden(_text(response))!r}") from error
 
     def _read(self, response: requests.Response) -> Any:
         """What an answer holds, without the key: whatever is cut from it must hold no part of one.
@@ -127,11 +129,14 @@ class Transport:
         """
         if response.headers.get("Content-Type", "").startswith(MEDIA):
             return response.content
-        _, password = credentials.login(self.access.url) or ("", "")
-        secrets = [one.encode() for one in (self.key(), password) if len(one or "") >= SECRET]
-        if any(one in response.content for one in secrets):
-            return json.loads(self.hidden(response.content.decode()))
-        return response.json()
+        told, raw = response.json(), response.content
+        if any(escape in raw for escape in ESCAPES):
+            raw = json.dumps(told, ensure_ascii=False).encode(errors="surrogatepass")
+        login = credentials.login(self.access.url) or ("", "")
+        secrets = self.key(), login[1], credentials.basic(login)
+        if any(one.encode() in raw for one in secrets if len(one) >= SECRET):
+            return json.loads(self.hidden(raw.decode(errors="surrogatepass")))
+        return told
 
     def _sent(self, verb: str, url: str, body: Body | None, timeout_s: float) -> requests.Response:
         try:
@@ -313,7 +318,7 @@ class Transport:
         try:
             said = response.json()
         except (ValueError, RecursionError):
-            return self._hidden(response.text)
+            return self._hidden(_text(response))
         if isinstance(said, dict):
             said = said.get("error", said.get("detail", said.get("message", said)))
         if isinstance(said, dict):
@@ -371,6 +376,11 @@ def _is_usable(scheme: str) -> bool:
     return scheme in ("http", "https") or (
         scheme.startswith("socks") and find_spec("socks") is not None
     )
+
+
+def _text(response: requests.Response) -> str:
+    """What an answer holds; the encoding that it names may be none."""
+    return response.content.decode(errors="replace")
 
 
 def _content(body: Body | None) -> dict[str, Any]:

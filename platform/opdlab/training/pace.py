@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from opdlab.console import Stopped, StopRequest
 from opdlab.errors import OtherDrawsError
+from opdlab.identity import EXECUTION
 from opdlab.peers import failing_together
 from opdlab.training import evaluating, ranks
 from opdlab.training.checkpoint import LAST
@@ -146,6 +147,13 @@ class Pace(L.Callback, ABC):
                 "answers too: if in doubt, remove %s to train from the beginning",
                 self.began,
                 path,
+            )
+        trained = [one.parent for one in sorted(self.folder.parent.glob(f"*/{EXECUTION}"))]
+        if others := [one.name for one in trained if one != self.folder]:
+            LOG.warning(
+                "what was trained here before (%s) may hold such answers if it had the same server: if "
+                "in doubt, train it again in a new run",
+                ", ".join(others),
             )
 
 

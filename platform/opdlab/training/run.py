@@ -120,7 +120,8 @@ class Session:
         """
         folder = self.group.folder
         groups = (folder, folder.parent / REFERENCES) if self.trial else (folder,)
-        stores = [store for group in groups for store in sorted(group.glob("*/samples"))]
+        runs = [group / name for group in groups for name in Group(group).state()["runs"]]
+        stores = [run / "samples" for run in runs]
         return withdraw_unproven(stores, error if isinstance(error, OtherDrawsError) else None)
 
     def take_back(self, marks: Sequence[Path]) -> None:
