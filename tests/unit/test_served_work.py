@@ -38,7 +38,13 @@ from unit.test_misbehaving_servers import (
 from opdlab.configuration.config import Experiment
 from opdlab.configuration.evaluation_settings import Evaluation
 from opdlab.console import Stopped, StopRequest
-from opdlab.errors import AwayError, OtherDrawsError, RefusedError, ServerError
+from opdlab.errors import (
+    AwayError,
+    OtherDrawsError,
+    RefusedError,
+    ServerError,
+    StorageError,
+)
 from opdlab.evaluation.comparison import RESULTS, last_sets
 from opdlab.evaluation.held import Held
 from opdlab.evaluation.known_answers import take
@@ -154,6 +160,14 @@ def test_no_process_hides_what_another_has_seen_of_the_server(tmp_path: Path) ->
     kept_in(tmp_path).mark("how", "why")
     kept_in(tmp_path).mark("how")
     assert (tmp_path / UNPROVEN).read_text() == "how\nwhy"
+
+
+@pytest.mark.parametrize("write", [lambda to: to.add(0, {}), lambda to: to.mark("how")])
+def test_a_disk_that_takes_no_answer_is_no_fault_of_the_engine(write: Any, tmp_path: Path) -> None:
+    """A trial of a sweep outlives a full disk, and no plugin that fails."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError):
+        write(kept_in(tmp_path / "file"))
 
 
 ENDINGS = ["a signal", "away", "a signal while answers are looked at", "other weights"]

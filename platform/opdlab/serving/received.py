@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -81,16 +81,21 @@ class Received:
         Args:
             how: server, temperature and top-p.
             reason: why they have to be; empty while nothing is known.
+
+        Raises:
+            StorageError: the disk does not take it.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         mark = self.path.with_name(UNPROVEN)
-        # Another process of the same evaluation may have seen more.
-        if reason or not (mark.exists() and mark.read_text().partition("\n")[2]):
-            write_whole(mark, f"{how}\n{reason}")
+        with _on_the_disk():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Another process of the same evaluation may have seen more.
+            if reason or not (mark.exists() and mark.read_text().partition("\n")[2]):
+                write_whole(mark, f"{how}\n{reason}")
 
     def unmark(self) -> None:
-        """Note that they were drawn as asked."""
-        self.path.with_name(UNPROVEN).unlink(missing_ok=True)
+        """Note that they were drawn as asked; raises as `mark`."""
+        with _on_the_disk():
+            self.path.with_name(UNPROVEN).unlink(missing_ok=True)
 
     def settled(self, keys: Iterable[str]) -> None:
         """Answers that are stored elsewhere by now; with the last of them the file goes."""
@@ -101,10 +106,16 @@ class Received:
     def _write(self, rows: Sequence[int], answer: Mapping[str, Any] | None) -> None:
         if rows:
             lines = [json.dumps({"of": self.keys[row], "answer": answer}) for row in rows]
-            try:
+            with _on_the_disk():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 # Begun by an end of line: what a crash cut short swallows nothing.
                 with self.path.open("a") as file:
                     file.write("".join(f"\n{line}" for line in lines))
-            except OSError as error:
-                raise StorageError(of_the_disk(error)) from error
+
+
+@contextmanager
+def _on_the_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(of_the_disk(error)) from error
