@@ -44,6 +44,8 @@ SAID = 3
 """Tokens that a trial samples."""
 MARGIN = 4.0
 """Times that rounding may move a row by what another order of sums does."""
+LARGEST = 1e-2
+"""Nats that a single token may be off in float32."""
 WHOLE = 1e-4
 """Nats that rounding can explain in float32."""
 _REMEDY = "set rollout.type to `generate`"
@@ -219,7 +221,8 @@ def _fault(
     # What rounding would hide.
     counted = counts_from(model.config)
     for place in (6, *places):
-        first = max(1, min(place, longest - SAID) - 1)
+        # Of what is held by the median alone, two of the tokens stand beyond the place.
+        first = max(1, min(place, longest - SAID) - exact)
         lengths = [first, 2 if unlike else first][:rows]
         if unlike and place == counted and not _is_whole(model):
             return f"its layers count the tokens before them, from {place} on"
@@ -227,15 +230,13 @@ def _fault(
             [(i * 7919 + row * 31 + 11) % size for i in range(n)] for row, n in enumerate(lengths)
         ]
         try:
-            gap, said = _gap(model, prompts, sample)
+            gap, largest, said = _gap(model, prompts, sample)
             allowed = _rounding(model, said)
-            if exact and gap <= allowed and hides_faults(model):
-                gap, allowed = _gap_in_float32(model, prompts, sample), WHOLE
-                if gap > allowed:
-                    # Tables of decays in half precision are off, too, but not by company.
-                    alone = [_gap_in_float32(model, [one], sample) for one in prompts]
-                    allowed = max(allowed, MARGIN * max(alone))
-        except NonFiniteError:
+            if exact and gap <= allowed:
+                gap, allowed = _of_each(model, prompts, sample, largest)
+        except NonFiniteError as error:
+            if not _alone(model, [[*prompt, *[0] * SAID] for prompt in prompts]).isnan().any():
+                return str(error)
             # What is wrong is the weights; who samples will say where.
             return None
         except torch.OutOfMemoryError:
@@ -247,16 +248,33 @@ def _fault(
     return None
 
 
+def _of_each(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    sample: Callable[[list[list[int]]], tuple[list[list[int]], Tensor]],
+    largest: float,
+) -> tuple[float, float]:
+    """By how much each token is off in float32, and may be."""
+    if not hides_faults(model):
+        return largest, LARGEST if _is_whole(model) else torch.inf
+    gap, allowed = _gap_in_float32(model, prompts, sample), WHOLE
+    if gap > allowed:
+        # Tables of decays in half precision are off, too, but not by company.
+        alone = [_gap_in_float32(model, [one], sample) for one in prompts]
+        allowed = min(LARGEST, max(allowed, MARGIN * max(alone)))
+    return gap, allowed
+
+
 def _gap(
     model: PreTrainedModel,
     prompts: list[list[int]],
     sample: Callable[[list[list[int]]], tuple[list[list[int]], Tensor]],
-) -> tuple[float, list[list[int]]]:
-    """Nats by which a way to sample is off, and the rows that it found."""
+) -> tuple[float, float, list[list[int]]]:
+    """Nats by which a way to sample is off, by median and at one token, and the rows that it found."""
     said, log_prob = sample(prompts)
-    apart = (log_prob - _alone(model, said)).abs()
+    apart = (log_prob - _alone(model, said)).abs().view(-1, SAID)
     # Right rows must not hide a wrong one; a single token rounding may send to another expert.
-    return float(apart.view(-1, SAID).median(1).values.max()), said
+    return float(apart.median(1).values.max()), float(apart.max()), said
 
 
 def _gap_in_float32(
@@ -267,7 +285,7 @@ def _gap_in_float32(
     """The gap beside rounding; 0 where operations of the model's own take no float32."""
     try:
         with in_float32(model):
-            return _gap(model, prompts, sample)[0]
+            return _gap(model, prompts, sample)[1]
     except FAILURES:
         return 0.0
 
