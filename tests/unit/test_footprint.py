@@ -135,6 +135,8 @@ SCORED = [
     # A window beyond all rows, tried at load; tokens that layers count, beyond which no tree is right.
     ("modernbert-decoder", torch.float32, ScoredRows(1, 1, 12)),
     ("llama4-floor", torch.float32, ScoredRows(1, 1, 20, top_k=1)),
+    # A window in a configuration of a model that is not scored by the tree.
+    ("diffllama", torch.float32, ScoredRows(1, 1, 7)),
     # Chains that are not taken, as they end where the tree is not right, or keep a state.
     ("phi3-longrope", torch.float32, ScoredRows(1, 1, 14, top_k=2, steps=3)),
     ("lfm2-conv", torch.float32, ScoredRows(1, 1, 20, top_k=1, steps=2)),
@@ -157,6 +159,8 @@ def test_what_a_teacher_holds_while_it_scores_is_planned_within_a_tenth(
     changes = {} if family in STRETCHED else {room: 1024}
     if family == "modernbert-decoder":
         changes["local_attention"] = 32
+    elif family == "diffllama":
+        changes["sliding_window"] = 8
     model: Any = small_model(family, **changes)
     one = scored(model.to(dtype), asked)
     assert one.planned == pytest.approx(one.measured, rel=0.1), one.ratio

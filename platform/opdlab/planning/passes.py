@@ -317,7 +317,9 @@ class _Plan:
         if reach is not None:
             # Where the tree is found wrong, no later place is tried.
             largest = min(largest, reach + 1)
-        places = [place for place in thresholds(self.model) if place <= largest]
+        # Of whole forwards none is tried: they are what the tree is held against.
+        found = thresholds(self.model) if self.hooked else []
+        places = [place for place in found if place <= largest]
         longest = max(asked.reached, _LONGEST_TRIED, *(place + 3 for place in places))
         peak = self._tried_at(longest, tuple(places), asked.steps > 1)
         self.reach = reach
@@ -330,10 +332,10 @@ class _Plan:
             self._check_prefixes(prefixes_tried(self.model, longest))
             drawn = torch.zeros(max(response for _, response in TRIAL_ROWS))
             row_scores(self.model, self._tokens(1, _LONGEST_TRIED)[0], drawn, "max_prob")
-            if places and self.hooked:
+            if places:
                 log_probs(self.model, self._tokens(1, max(places) + 3), None)
         peak = max(held.peak, self._held_by_trial(followed))
-        if places and self.hooked:
+        if places:
             peak = max(peak, self.held(ScoredRows(1, max(places) + 2, 1, top_k=1)))
         return peak
 
