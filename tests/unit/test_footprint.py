@@ -328,13 +328,29 @@ def test_frequencies_that_look_at_positions_are_planned(monkeypatch: pytest.Monk
         assert one.planned == pytest.approx(one.measured, rel=0.1), one
 
 
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("jetmoe", {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8}),
+        # Experts that are picked where there is something for them.
+        (
+            "longcat_flash",
+            {
+                **FAMILIES["deepseek_v3"],
+                "expert_ffn_hidden_size": 16,
+                "moe_topk": 2,
+                "zero_expert_num": 2,
+                "num_layers": 2,
+            },
+        ),
+    ],
+)
 def test_a_model_that_looks_at_values_is_not_known_to_a_plan(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, family: str, settings: dict[str, Any]
 ) -> None:
-    settings = {"num_local_experts": 4, "num_experts_per_tok": 2, "kv_channels": 8}
-    monkeypatch.setitem(FAMILIES, "jetmoe", settings)
+    monkeypatch.setitem(FAMILIES, family, settings)
     with pytest.raises(OutOfReachError, match="which a plan does not know"):
-        activations(small_model("jetmoe").config, ROWS, LENGTH, torch.float32)
+        activations(small_model(family).config, ROWS, LENGTH, torch.float32)
 
 
 def test_the_command_shows_what_a_model_holds(tmp_path: Path) -> None:

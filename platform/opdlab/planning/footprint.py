@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
+    DynamicOutputShapeException,
     FakeTensorMode,
     unset_fake_temporarily,
 )
@@ -258,7 +259,7 @@ def contentless() -> Iterator[None]:
     try:
         with unpacked_rows(), FakeTensorMode(allow_non_fake_inputs=True), _ExpertProducts():
             yield
-    except DataDependentOutputException as error:
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise OutOfReachError(
             "what this model computes depends on what its tensors hold, which a plan does not know "
             f"({error})"
