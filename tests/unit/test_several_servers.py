@@ -21,6 +21,7 @@ from opdlab.methods.sft import SFT
 from opdlab.modelling import models
 from opdlab.records import Rollout
 from opdlab.sampling.rollout import CachedEngine
+from opdlab.serving import fleet, health
 from opdlab.serving.engine import OpenAIEngine
 
 STUDENT = models.EMBEDDED / "student"
@@ -29,12 +30,41 @@ PROMPTS = [[1, 5 + row, 9] for row in range(12)]
 
 
 class Mortal(TokenServer):
-    """Dies at its n-th completion, without a word."""
+    """Dies at its n-th completion, without a word.
 
-    dies_at = 0
+    Attributes:
+        thawed: clear where it is frozen as a whole from then on instead, its port open.
+        forgets_at: the completion after which it has other weights, and answers nothing any more.
+    """
+
+    dies_at = forgets_at = 0
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.thawed = threading.Event()
+        self.thawed.set()
+
+    @override
+    def get(self, path: str) -> Any:
+        if self.dies_at < 0:
+            self.thawed.wait()
+        return super().get(path)
 
     @override
     def complete(self, body: dict[str, Any]) -> Any:
+        self.forgets_at -= 1
+        found = self.completed(body)
+        if self.forgets_at == 0:
+            self.forget()
+            self.refuses, self.status = lambda _: True, 400
+        return found
+
+    def completed(self, body: dict[str, Any]) -> Any:
+        if not self.thawed.is_set():
+            self.dies_at -= 1
+            if self.dies_at < 0:
+                self.thawed.wait()
+            return super().complete(body)
         with self.lock:
             self.dies_at -= 1
             if self.dies_at == 0:
@@ -109,6 +139,34 @@ def test_a_server_that_dies_is_left_out_until_it_is_back(
     whole.http.shutdown()
     with pytest.raises(AwayError, match="none of the rollout servers is there"):
         sample(through, student)
+
+
+def test_a_server_that_freezes_is_left_out(
+    pair, student: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, frozen = pair
+    for module, name in ((health, "TIMEOUT_S"), (health, "ASKED_AFTER_S"), (fleet, "TIMEOUT_S")):
+        monkeypatch.setattr(module, name, 0.1)
+    frozen.dies_at = 3
+    frozen.thawed.clear()
+    try:
+        assert_own(sample(engine(pair, tmp_path, concurrency=2, patience_s=0.3), student), student)
+    finally:
+        frozen.thawed.set()
+    assert asked(whole) == len(PROMPTS)
+
+
+def test_a_server_that_refuses_everything_since_it_lost_the_weights_costs_its_own_rows_alone(
+    pair, student: PreTrainedModel, tmp_path: Path
+) -> None:
+    _, other = pair
+    other.forgets_at = 3
+    with pytest.raises(RefusedError) as refused:
+        sample(engine(pair, tmp_path, concurrency=1), student)
+    rows, answered = refused.value.rows, refused.value.answered
+    assert 0 < len(rows) < len(PROMPTS)
+    kept = [prompt for row, prompt in enumerate(PROMPTS) if row not in rows]
+    assert answered.tokens[:, : len(PROMPTS[0])].tolist() == kept
 
 
 def test_each_server_passes_the_check(pair, student: PreTrainedModel, tmp_path: Path) -> None:

@@ -50,17 +50,19 @@ class Share:
         self.replies: dict[int, Reply] = {}
         self.refused: dict[int, str] = {}
         self.threads: list[Future[None]] = []
-        self.away = Event()
-        """Set when a request found no server."""
+        self.away: AwayError | None = None
+        """Why it is left out."""
 
     def begin(self, asked: Asked, left: deque[int], most: int) -> None:
         """Have rows answered, at most so many at a time."""
-        count = min(self.server.how.access.concurrency, self.server.max_rows or most, most)
+        access = self.server.how.access
+        self.server.session.client.pulse.silent_s = access.patience_s
+        count = min(access.concurrency, self.server.max_rows or most, most)
         self.threads = [beside(lambda: self.take(asked, left)) for _ in range(count)]
 
     def take(self, asked: Asked, left: deque[int]) -> None:
         """Have rows answered until none is left, or the server is away."""
-        while not self.away.is_set():
+        while self.away is None:
             try:
                 row = left.popleft()
             except IndexError:
@@ -69,8 +71,8 @@ class Share:
                 replies, _ = self.server.replies(asked.only([row]), self.server.how)
             except RefusedError as error:
                 self.refused[row] = error.rows[0]
-            except AwayError:
-                self.away.set()
+            except AwayError as error:
+                self.away = error
                 left.append(row)
             else:
                 self.replies[row] = replies[0]
@@ -79,13 +81,20 @@ class Share:
         """Rows that it answered, and what is made of them; raises what `ServedRollout.drawn` does."""
         for thread in self.threads:
             thread.result()
+        if self.away is not None:
+            raise self.away
         rows = sorted(self.replies)
         if not rows:
             return [], None
         place = {row: number for number, row in enumerate(rows)}
         self.server.begun = Future()
         self.server.begun.set_result(({place[row]: r for row, r in self.replies.items()}, {}))
-        return rows, self.server.drawn(asked.only(rows))
+        try:
+            return rows, self.server.drawn(asked.only(rows))
+        except RefusedError as error:
+            # It lost the weights since, and was asked again.
+            self.refused |= {rows[place]: why for place, why in error.of_all.items()}
+            return rows, None
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from time import monotonic
 from typing import final
@@ -25,16 +26,19 @@ class Pulse:
 
     Attributes:
         tells: whether the server is one whose status 503 says that.
+        silent_s: a server that answers nothing for so long, not even this, counts as away.
         last_words: what it said last in place of an answer.
     """
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.tells = False
+        self.silent_s = math.inf
         self.last_words = ""
         self._asking = threading.Lock()
         self._asked = 0.0
         self._dead: float | None = None
+        self._silent: float | None = None
 
     def hear(self, refused: Refused) -> None:
         """Take note of a failure; after one of the server's own it is asked for its health.
@@ -58,11 +62,19 @@ class Pulse:
             quiet_s: seconds without an answer; after a few of them the server is asked, beside the caller.
 
         Raises:
-            AwayError: with its last words.
+            AwayError: with its last words; or it is silent.
         """
-        if not self.tells or quiet_s < ASKED_AFTER_S:
+        if quiet_s < ASKED_AFTER_S:
+            self._silent = None  # somebody had an answer
             return
-        if self._dead is not None and monotonic() - self._dead >= DEAD_S:
+        if not self.tells and self.silent_s == math.inf:
+            return
+        if self._silent is not None and monotonic() - self._silent >= self.silent_s:
+            raise AwayError(
+                f"{self.transport.access.root}: it answers neither requests nor /health for more than "
+                f"{self.silent_s:.0f} s"
+            )
+        if self.tells and self._dead is not None and monotonic() - self._dead >= DEAD_S:
             words = f"; its last words: {self.last_words.rstrip('.')}" if self.last_words else ""
             raise AwayError(
                 f"{self.transport.access.root}: its engine is dead, says /health (status 503){words}. Look "
@@ -74,17 +86,18 @@ class Pulse:
             threading.Thread(target=self._ask, daemon=True).start()
 
     def _ask(self) -> None:
+        dead = silent = None
         try:
             url = self.transport.access.beside_api("/health")
             self.transport.once("GET", url, None, TIMEOUT_S)
-            self._dead = None
         except Refused as refused:
             # One that does not answer in time is busy, or away: that is waited for.
             if refused.status == 503:
-                self._dead = self._dead or monotonic()
-            else:
-                self._dead = None
+                dead = self._dead or monotonic()
+            elif not refused.status:
+                silent = self._silent or self._asked
         except (Answered, ServerError):
-            self._dead = None
+            pass
         finally:
+            self._dead, self._silent = dead, silent
             self._asking.release()
