@@ -93,7 +93,7 @@ def without(data: Any) -> Any:
     return _without(data, "", {})
 
 
-def _without(data: Any, section: str, given: dict[str, tuple[str, str]]) -> Any:
+def _without(data: Any, section: str, given: dict[str, tuple[Any, str]]) -> Any:
     if isinstance(data, Mapping):
         inside = {key: (value, f"{section}.{key}") for key, value in data.items()}
         return {key: _without(value, name, given) for key, (value, name) in inside.items()}
@@ -104,8 +104,9 @@ def _without(data: Any, section: str, given: dict[str, tuple[str, str]]) -> Any:
     if not isinstance(data, str) or not ADDRESS_KEYS.search(key):
         return data
     bare = cut(data)
-    address, earlier = given.setdefault(_same(bare), (whole(bare), key))
-    if address != whole(bare):
+    secrets = login(bare), options(bare)
+    before, earlier = given.setdefault(_same(bare), (secrets, key))
+    if before != secrets:
         raise ConfigError(
             f"{earlier.strip('.')} and {key.strip('.')} give {bare} two passwords; give both the same"
         )

@@ -110,6 +110,10 @@ def test_two_passwords_for_one_address_are_refused_by_their_keys() -> None:
     given += ["sweep={space: {seed: [1, 2]}, trials: 1, storage: 'postgresql://me:two@h/db'}"]
     with pytest.raises(ConfigError, match=r"tracking.uri and sweep.storage give .* two passwords"):
         loader.load_experiment("quickstart", given)
+    # One address written in two ways.
+    loader.load_experiment(
+        "quickstart", ["rollout={type: openai, url: ['http://h:1', 'http://h:1/']}"]
+    )
 
 
 @pytest.mark.parametrize("key", [PLANTED, "sk 1", ""])

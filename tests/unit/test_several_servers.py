@@ -21,7 +21,7 @@ from opdlab.methods.sft import SFT
 from opdlab.modelling import models
 from opdlab.records import Rollout
 from opdlab.sampling.rollout import CachedEngine
-from opdlab.serving import fleet, health
+from opdlab.serving import fleet, health, weights
 from opdlab.serving.engine import OpenAIEngine
 
 STUDENT = models.EMBEDDED / "student"
@@ -113,7 +113,12 @@ def test_a_slow_server_gets_fewer_rows_and_the_rollout_is_the_same(
 ) -> None:
     fast, slow = pair
     slow.pause.wait = lambda _: threading.Event().wait(0.3)  # type: ignore[method-assign]
-    assert_own(sample(engine(pair, tmp_path, concurrency=2), student), student)
+    through = engine(pair, tmp_path, concurrency=2)
+    assert_own(sample(through, student), student)
+    each = [dict(link.figures) for link in weights._LINKS[student].values()]
+    told = through.figures(student)
+    assert told["seconds/weights"] == sum(one["seconds/weights"] for one in each)
+    assert told["server_gap"] == max(one["server_gap"] for one in each)
     assert asked(fast) + asked(slow) == len(PROMPTS)
     assert 0 < asked(slow) < asked(fast)
     assert fast.seen["/collective_rpc"] == slow.seen["/collective_rpc"] == 1

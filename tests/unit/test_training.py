@@ -42,6 +42,7 @@ from opdlab.training.fit import fit as run_steps
 from opdlab.training.measures import by_position, repetition_rate
 from opdlab.training.module import Distillation, learning_rate_factor
 from opdlab.training.objective import check_finite
+from opdlab.training.one_ahead import Ahead, figures
 from opdlab.training.pace import Pace, checkpoint_path
 from opdlab.training.reached import ReachedWeights
 from opdlab.training.teachers import make_scorer
@@ -511,6 +512,14 @@ def test_answers_of_one_step_ahead_weigh_what_they_are_worth_now(folders, tmp_pa
     assert 0 < second["importance_truncated_share"] == float((weights == 2.0).float().mean())
     effective = float(weights.sum() ** 2 / weights.square().sum() / len(weights))
     assert second["importance_effective_share"] == pytest.approx(effective)
+    far = replace(found, sampled_log_prob=found.log_prob + 400.0)
+    assert figures(module.config.method, far)["importance_effective_share"][0] == 0.0
+    both = joined_rollouts([found, far]).sampled_log_prob
+    assert both is not None
+    assert len(both) == 2 * len(weights)
+    module.collector.sampled = Ahead(found, [], [], {})
+    module.collector.restore(0, None, stores.HERE)
+    assert module.collector.sampled is None, "it was of another training"
 
 
 def test_a_step_is_trained_on_the_prompts_that_its_server_answers(folders, tmp_path: Path) -> None:
@@ -622,7 +631,15 @@ def test_a_training_that_is_stopped_while_its_server_hangs_goes_on_from_the_step
     steps = 4
 
     def trained(folder: Path, hangs_after: int | None) -> list[dict[str, float]]:
-        module = build(folders, method, engine=engine, steps=steps, learning_rate=0.01)
+        torch.manual_seed(0)
+        module = build(
+            (student, folders[1]),
+            method,
+            engine=engine,
+            student={"dropout": bool(ahead)},
+            steps=steps,
+            learning_rate=0.01,
+        )
         with StopRequest() as stop:
             pace = Noting(folder, stop)
             server.hangs_after = hangs_after
@@ -637,6 +654,8 @@ def test_a_training_that_is_stopped_while_its_server_hangs_goes_on_from_the_step
         raise Stopped(signal.SIGTERM)
 
     method = {"type": "lgr", "top_k": 4} if ahead else OPD
+    # Whoever samples ahead has drawn dropout by then.
+    student = with_dropout(folders[0], tmp_path / "student") if ahead else folders[0]
     with Hanging(folders[0]) as server:
         engine = {"type": "openai", "url": server.url, "weights_folder": str(tmp_path / "weights")}
         engine |= {"ahead": ahead}

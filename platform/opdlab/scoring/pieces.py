@@ -48,7 +48,7 @@ def joined_rollouts(parts: Sequence[Rollout]) -> Rollout:
         return None if found[0] is None else torch.cat(found)
 
     names = ("prompt_lengths", "response_lengths", "ended", "log_prob", "entropy", "candidates")
-    names += ("seeds", "candidate_log_prob", "outcome")
+    names += ("seeds", "candidate_log_prob", "outcome", "sampled_log_prob")
     return replace(
         first,
         **{name: all_of(name) for name in names},

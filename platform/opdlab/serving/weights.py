@@ -142,10 +142,14 @@ def link_to(model: PreTrainedModel, session: Session) -> Link:
 
 
 def figures_of(model: PreTrainedModel) -> dict[str, float]:
-    """What the last rollout of a model from a server showed, once."""
+    """What a model's last rollout showed, once: of several servers the sum of seconds, else the worst."""
     found: dict[str, float] = {}
     for link in _LINKS.get(model, {}).values():
-        found |= link.figures
+        for name, value in link.figures.items():
+            before = found.get(name, 0.0)
+            found[name] = (
+                before + value if name.startswith("seconds/") else max(before, value, key=abs)
+            )
         link.figures = {}
     return found
 

@@ -265,6 +265,7 @@ class Collector:
     def restore(self, drawn: int, sampled: Mapping[str, Any] | None, place: Place) -> None:
         """Go on from a checkpoint, with the answers that were sampled ahead by then."""
         self.drawn = drawn
+        self.sampled = self.begun = None
         if sampled is not None:
             asked = self.asked(self.places(drawn // self.count, place))
             problems = [prompt.problem for prompt in asked.prompts]

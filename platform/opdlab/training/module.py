@@ -84,6 +84,8 @@ class Distillation(L.LightningModule):
         self.collected: Collected | None = None
         self.collecting = False
         """Whether a step's answers are on their way, so that nothing of the step is done."""
+        self.before: dict[str, Tensor] = {}
+        """torch's random state when the step began."""
         self.turn = 0
         """Optimizer steps since the last checkpoint that was gone on from."""
         self.metrics: dict[str, Figure] = {}
@@ -151,6 +153,7 @@ class Distillation(L.LightningModule):
             require_no_data(batch)
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
+        self.before = random_state(self.device)
         # While answers are sampled and scored, gradients would only take room.
         optimizer.zero_grad()
         fresh = self.fresh or self.collected is None
@@ -395,7 +398,8 @@ class Distillation(L.LightningModule):
         checkpoint["opdlab"] = {
             "execution": self.execution,
             "drawn": self.collector.drawn,
-            "random_state": random_state(self.device),
+            # Whoever is stopped while answers are waited for begins the step anew.
+            "random_state": self.before if self.collecting else random_state(self.device),
             "unrecorded": self.unrecorded,
         }
         if self.collector.sampled is not None:

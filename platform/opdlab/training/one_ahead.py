@@ -17,6 +17,8 @@ from opdlab.sampling import scored
 from opdlab.training.measures import Figure, mean_of
 from opdlab.transfers import to_device
 
+SMALLEST = 1e-30  # of weights, squared: whole answers of a student that has moved far may have none
+
 
 @dataclass(frozen=True, eq=False)
 class Ahead:
@@ -68,7 +70,7 @@ def figures(method: Method, rollout: Rollout) -> dict[str, Figure]:
     """The importance weights, which tell how far the student has moved, also where the loss needs none."""
     found = ratios(method, rollout)
     cut = found.clamp(max=TRUNCATION)
-    effective = float(cut.sum().square() / cut.square().sum() / len(cut))
+    effective = float(cut.sum().square() / (len(cut) * cut.square().sum()).clamp(min=SMALLEST))
     return {
         "importance_mean": mean_of(cut),
         "importance_truncated_share": mean_of((found > TRUNCATION).float()),
