@@ -161,6 +161,14 @@ def test_a_server_that_freezes_is_left_out(
     assert asked(whole) == len(PROMPTS)
 
 
+def test_a_server_that_says_it_is_well_and_answers_nothing_is_tried_once_a_rollout(
+    pair, student: PreTrainedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair[1].failures = 10**6
+    assert_own(sample(engine(pair, tmp_path, patience_s=1.0), student), student)
+    assert caplog.text.count("Its answers are requested from the other servers") == 1
+
+
 def test_a_server_that_refuses_everything_since_it_lost_the_weights_costs_its_own_rows_alone(
     pair, student: PreTrainedModel, tmp_path: Path
 ) -> None:

@@ -174,6 +174,7 @@ class Fleet:
         """
         answers: dict[int, tuple[Int[Tensor, "_"], Recorded]] = {}
         refused: dict[int, str] = {}
+        away = set[str]()
         shares, self.begun = self.begun or self.shared(asked), []
         missing, until = list(range(len(asked.prompts))), monotonic() + self.patience_s
         while True:
@@ -181,6 +182,7 @@ class Fleet:
                 try:
                     rows, found = share.drawn(asked.only(missing))
                 except AwayError as error:
+                    away.add(share.server.how.access.root)
                     LOG.warning("%s. Its answers are requested from the other servers", error)
                     continue
                 refused |= {missing[row]: why for row, why in share.refused.items()}
@@ -197,7 +199,8 @@ class Fleet:
                 raise AwayError(
                     f"no rollout server answered for {self.patience_s:.0f} s; look at their logs"
                 )
-            self.servers = self.there()
+            there = self.there()
+            self.servers = [one for one in there if one.how.access.root not in away] or there
             shares = self.shared(asked.only(missing))
         rows = sorted(answers)
         none = Likeness(0.0, 0.0, 0.0, 0.0, 0)
