@@ -476,8 +476,8 @@ MUTANTS = (
     _served(
         "a slow engine is dead",
         "health.py",
-        "            self._dead = None\n        except Refused",
-        "            self._dead = self._dead or monotonic()\n        except Refused",
+        "TIMEOUT_S)\n        except Refused",
+        "TIMEOUT_S)\n            dead = self._dead or monotonic()\n        except Refused",
         "slow_server",
     ),
     _served(
