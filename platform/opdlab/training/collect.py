@@ -96,8 +96,8 @@ class Collected:
         rollout: on the host.
         scores: on the host, but for `hidden`, which lies with the student.
         supervision: on the host; its metrics are those of the whole step.
-        weights: share of each token in the mean over the whole step, 1 over all devices, times its importance
-            weight where there is one. `Float[T]`
+        weights: share of each token in the mean over the whole step, 1 over all devices; times its
+            importance weight where answers are a step ahead. `Float[T]`
         seconds: spent, by part.
         graded: the share of right answers, where it is known.
         whole: tokens and answers of the whole step, this device's among them.
