@@ -142,7 +142,10 @@ def test_answers_come_in_the_order_of_the_seed_and_go_on_where_they_were(
 ) -> None:
     config = stores.from_store(folder, exact)
     through = stores.module_of(config).collector
-    steps = [through.collect(stores.HERE).rollout.tokens.tolist() for _ in range(4)]
+    steps = []
+    for _ in range(4):
+        steps.append(through.collect(stores.HERE).rollout.tokens.tolist())
+        through.go_on(stores.HERE)
     resumed = stores.module_of(config).collector
     resumed.drawn = 8
     assert resumed.collect(stores.HERE).rollout.tokens.tolist() == steps[2]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-import yaml
-
 from opdlab.errors import ConfigError
 
 SUFFIX = ".yaml"
@@ -30,6 +28,8 @@ def experiments() -> dict[str, Path]:
 
 def maker(model: Path) -> str | None:
     """The shipped pretraining that makes the model of a folder `.../NAME/model`, by its own `name`."""
+    import yaml
+
     for name, file in experiments().items() if model.name == "model" else ():
         told = yaml.safe_load(file.read_text(encoding="utf-8"))
         if told.get("kind") == "pretrain" and told["name"] == model.parent.name:
