@@ -28,7 +28,7 @@ from opdlab.doctor import (
     reference as doctor_reference,
     training as doctor_training,
 )
-from opdlab.doctor.checks import diagnose, look_at, of_a_teacher, of_all
+from opdlab.doctor.checks import diagnose, look_at, of_a_cast, of_a_teacher, of_all
 from opdlab.doctor.independence import independent, unforeseen
 from opdlab.doctor.lines import Line
 from opdlab.doctor.objective import objectives
@@ -250,6 +250,32 @@ def test_a_rollout_server_that_is_away_is_found(probe: Probe) -> None:
     (line,) = doctor_models.rollout_server(replace(probe, config=served))
     assert line.what == "the rollout server answers"
     assert_fails(line, "127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("what", "overrides"),
+    [
+        ("the student answers prompts", []),
+        (
+            "the teacher's server answers",
+            [
+                "teacher.server={url: 'http://127.0.0.1:9/v1', patience_s: 0.01}",
+                "method.support=sampled",
+            ],
+        ),
+    ],
+)
+def test_without_answers_their_line_fails_and_those_that_need_them_are_skipped(
+    what: str, overrides: list[str]
+) -> None:
+    whole = cast()
+    if not overrides:
+        with torch.no_grad():
+            next(whole.student.parameters()).fill_(torch.nan)
+    *_, line, rest = of_a_cast([("opd", one_run(*overrides))], whole, 0)
+    assert line.what == what
+    assert_fails(line)
+    assert rest.status == "skip"
 
 
 def test_an_eos_that_is_lost_is_found(probe: Probe) -> None:
