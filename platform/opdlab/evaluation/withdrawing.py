@@ -30,9 +30,8 @@ def withdraw_unproven(stores: Iterable[Path], error: OtherDrawsError | None = No
     """
     found: dict[Path, tuple[str, str]] = {}
     for mark in (one for store in stores for one in sorted(store.glob(f"*/{UNPROVEN}"))):
-        with suppress(
-            FileNotFoundError
-        ):  # another trial of a sweep may withdraw its references, too
+        # Another trial of a sweep may withdraw its references, too.
+        with suppress(FileNotFoundError):
             how, _, reason = mark.read_text().partition("\n")
             found[mark] = how, reason
     reasons = {how: reason for how, reason in found.values() if reason}

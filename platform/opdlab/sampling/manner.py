@@ -70,6 +70,8 @@ class Manner:
         return self.step in ("lean", "static")
 
 
+Sample = Callable[[list[list[int]]], tuple[list[list[int]], Tensor]]
+"""A `Trial` of one manner."""
 Trial = Callable[[Manner, list[list[int]]], tuple[list[list[int]], Tensor]]
 """Samples `SAID` tokens after each prompt: whole rows, and the log-probabilities recorded."""
 
@@ -205,7 +207,7 @@ def _generated(
 def _fault(
     model: PreTrainedModel,
     longest: int,
-    sample: Callable[[list[list[int]]], tuple[list[list[int]], Tensor]],
+    sample: Sample,
     unlike: bool = True,
     rows: int = 2,
     exact: bool = True,
@@ -251,7 +253,7 @@ def _fault(
 def _of_each(
     model: PreTrainedModel,
     prompts: list[list[int]],
-    sample: Callable[[list[list[int]]], tuple[list[list[int]], Tensor]],
+    sample: Sample,
     largest: float,
 ) -> tuple[float, float]:
     """By how much each token is off in float32, and may be."""
@@ -268,7 +270,7 @@ def _of_each(
 def _gap(
     model: PreTrainedModel,
     prompts: list[list[int]],
-    sample: Callable[[list[list[int]]], tuple[list[list[int]], Tensor]],
+    sample: Sample,
 ) -> tuple[float, float, list[list[int]]]:
     """Nats by which a way to sample is off, by median and at one token, and the rows that it found."""
     said, log_prob = sample(prompts)
@@ -280,7 +282,7 @@ def _gap(
 def _gap_in_float32(
     model: PreTrainedModel,
     prompts: list[list[int]],
-    sample: Callable[[list[list[int]]], tuple[list[list[int]], Tensor]],
+    sample: Sample,
 ) -> float:
     """The gap beside rounding; 0 where operations of the model's own take no float32."""
     try:

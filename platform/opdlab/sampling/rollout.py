@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -110,29 +110,16 @@ class RolloutEngine(Covered, ABC):
         model: PreTrainedModel,
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
-        *,
-        eos_ids: tuple[int, ...],
-        pad_id: int,
-        top_k: int = 0,
-        vocabulary: int | None = None,
-        max_rows: int | None = None,
+        **asked: Any,
     ) -> Callable[[], Rollout]:
         """Have the responses of `sample` made while the caller uses the model; only if `served`.
+
+        It takes what `sample` does, but for `on_response`.
 
         Returns:
             Waits for them, and returns what `sample` does; to be called before the model's weights change.
         """
-        return partial(
-            self.sample,
-            model,
-            prompts,
-            seeds,
-            eos_ids=eos_ids,
-            pad_id=pad_id,
-            top_k=top_k,
-            vocabulary=vocabulary,
-            max_rows=max_rows,
-        )
+        return partial(self.sample, model, prompts, seeds, **asked)
 
     def answer(
         self,

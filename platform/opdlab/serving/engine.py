@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from opdlab.console import Stopped
 from opdlab.errors import AwayError, RefusedError
@@ -132,19 +133,17 @@ class OpenAIEngine(RolloutEngine):
         prompts: Sequence[Sequence[int]],
         seeds: Sequence[int],
         *,
-        eos_ids: tuple[int, ...],
-        pad_id: int,
-        top_k: int = 0,
-        vocabulary: int | None = None,
         max_rows: int | None = None,
+        **asked: Any,
     ) -> Callable[[], Rollout]:
         from opdlab.serving.served_rollout import Asked
 
         check_prompts(prompts, seeds)
-        whole = Asked(prompts, seeds, tuple(eos_ids), pad_id, top_k, vocabulary)
+        whole = Asked(prompts, seeds, **asked)
         sampler = self._sampler(model, max_rows, alone=True)
-        sampler.begin(whole.only(_short_enough(sampler, whole)))
-        return lambda: _answered(sampler, whole, None)
+        rows, _ = _with_room(sampler, whole)
+        sampler.begin(whole.only(rows))
+        return partial(_answered, sampler, whole)
 
     def attend(self, model: PreTrainedModel) -> None:
         from opdlab.serving.served_rollout import Asked
@@ -262,14 +261,15 @@ class OpenAIEngine(RolloutEngine):
         return figures_of(model)
 
 
-def _short_enough(sampler: ServedRollout | Fleet, whole: Asked) -> list[int]:
-    """Rows that the server's context has room for: of longer prompts it would only take short answers."""
+def _with_room(sampler: ServedRollout | Fleet, whole: Asked) -> tuple[list[int], dict[int, str]]:
+    """Rows that the server's context has room for, and why others have none: these would only get short
+    answers."""
     refused = sampler.too_long(whole.prompts)
-    return [row for row in range(len(whole.prompts)) if row not in refused]
+    return [row for row in range(len(whole.prompts)) if row not in refused], refused
 
 
 def _answered(
-    sampler: ServedRollout | Fleet, whole: Asked, on_response: OnResponse | None
+    sampler: ServedRollout | Fleet, whole: Asked, on_response: OnResponse | None = None
 ) -> Rollout:
     """What the server answered, as a record; see `RolloutEngine.sample`.
 
@@ -277,7 +277,7 @@ def _answered(
         RefusedError: it refused some of the prompts; the error has the answers to the others.
     """
     count = len(whole.prompts)
-    refused, rows = sampler.too_long(whole.prompts), _short_enough(sampler, whole)
+    rows, refused = _with_room(sampler, whole)
     if not rows and sampler.alone:
         raise RefusedError(refused, count)
     found = sampler.drawn(whole.only(rows))

@@ -230,5 +230,5 @@ def is_there(access: Access) -> bool:
     except Refused:
         return False
     except (Answered, ServerError):
-        return True
+        pass
     return True

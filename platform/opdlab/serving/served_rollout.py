@@ -73,8 +73,8 @@ class Asked:
     seeds: Sequence[int]
     eos_ids: tuple[int, ...]
     pad_id: int
-    top_k: int
-    vocabulary: int | None
+    top_k: int = 0
+    vocabulary: int | None = None
 
     def only(self, rows: Sequence[int]) -> Asked:
         """Some of them."""
@@ -404,9 +404,8 @@ class ServedRollout:
                 raise (AwayError if away else ServerError)(said) from fault
         given = any(given for *_, given in told)
         if given:
-            self.begun = (
-                None  # what was begun, a server that lost the weights since answered by others
-            )
+            # What was begun, a server that lost the weights since has answered by others.
+            self.begun = None
         return given
 
     def replies(self, asked: Asked, how: Sampling, received: Received | None = None) -> Replies:
